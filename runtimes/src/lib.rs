@@ -1,0 +1,1 @@
+//! What bytecode means: the opcode table, EVM execution on revm-interpreter, bytecode formats and traces.
