@@ -1,1 +1,6 @@
 //! What bytecode means: the opcode table, EVM execution on revm-interpreter, bytecode formats and traces.
+
+pub mod evm;
+
+/// The interpreter's family, for the types of transactions, blocks and results.
+pub use revm;

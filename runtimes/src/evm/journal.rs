@@ -1,0 +1,218 @@
+//! The journal of a transaction: revm's, over [`BlockState`], with the two things revm leaves to its embedder.
+//!
+//! 1. EIP-7610: creating a contract at an address that has storage fails like any other collision. revm's journal cannot
+//!    ask its database that question.
+//! 2. The changes of a finished transaction move into the [`BlockState`] directly and the journal keeps its tables, so
+//!    the steady state allocates nothing for the account table.
+
+use alloy_primitives::{
+    Address, B256, KECCAK256_EMPTY, Log, U256, map::AddressMap, map::AddressSet, map::HashSet,
+};
+use revm::bytecode::Bytecode;
+use revm::context::journal::{Journal, JournalEntry};
+use revm::context_interface::context::{SStoreResult, SelfDestructResult, StateLoad};
+use revm::context_interface::journaled_state::{
+    AccountInfoLoad, AccountLoad, JournalCheckpoint, JournalLoadError, JournalTr, TransferError,
+    account::JournaledAccount,
+};
+use revm::inspector::JournalExt;
+use revm::primitives::{StorageKey, StorageValue, hardfork::SpecId};
+use revm::state::{Account, EvmState};
+
+use super::state::{BlockState, ReadError};
+
+/// Above this many entries the account table is given back after a transaction: draining a table costs its capacity.
+const KEPT_CAPACITY: usize = 1 << 10;
+
+type LoadError = JournalLoadError<ReadError>;
+
+/// The journal of the transaction being executed over the state of its block.
+#[derive(Debug)]
+pub struct BlockJournal<'a> {
+    journal: Journal<BlockState<'a>>,
+    /// A read for the EIP-7610 check failed. `create_account_checkpoint` has no way to say so; the machine asks.
+    failed_read: Option<ReadError>,
+}
+
+impl<'a> BlockJournal<'a> {
+    /// Moves the changes of the finished transaction into the block's state.
+    pub fn commit(&mut self) {
+        let mut state = core::mem::take(&mut self.journal.inner.state);
+        let before_eip161 = !self
+            .journal
+            .inner
+            .cfg
+            .spec
+            .is_enabled_in(SpecId::SPURIOUS_DRAGON);
+        // With the accounts taken out this clears the rest: logs, warm addresses, transient storage, checkpoints.
+        self.journal.inner.finalize();
+        for (address, mut account) in state.drain() {
+            if before_eip161 {
+                keep_empty(&mut account);
+            }
+            self.journal.database.apply(address, account);
+        }
+        if state.capacity() <= KEPT_CAPACITY {
+            self.journal.inner.state = state;
+        }
+    }
+
+    /// Drops the changes of the transaction.
+    pub fn discard(&mut self) {
+        self.journal.inner.finalize();
+        self.failed_read = None;
+    }
+
+    /// The error of a read that had to be answered without one.
+    pub fn take_failed_read(&mut self) -> Option<ReadError> {
+        self.failed_read.take()
+    }
+
+    /// The state of the block.
+    pub fn block_state_mut(&mut self) -> &mut BlockState<'a> {
+        &mut self.journal.database
+    }
+
+    /// The state of the block.
+    pub fn block_state(&self) -> &BlockState<'a> {
+        &self.journal.database
+    }
+
+    /// Gives the state of the block back.
+    pub fn into_block_state(self) -> BlockState<'a> {
+        self.journal.database
+    }
+}
+
+/// Before EIP-161 a touched empty account exists. [`BlockState::apply`] speaks EIP-161: an account that came to exist is
+/// marked created, one that was empty before is left as it is.
+fn keep_empty(account: &mut Account) {
+    if account.is_touched()
+        && account.is_empty()
+        && !account.is_selfdestructed()
+        && !account.is_created()
+    {
+        if account.is_loaded_as_not_existing() {
+            account.mark_created();
+        } else {
+            account.unmark_touch();
+        }
+    }
+}
+
+impl JournalExt for BlockJournal<'_> {
+    fn journal(&self) -> &[JournalEntry] {
+        &self.journal.inner.journal
+    }
+}
+
+macro_rules! forward {
+    ($($(#[$meta:meta])* fn $name:ident(&mut self $(, $arg:ident: $ty:ty)*) $(-> $ret:ty)?;)*) => {
+        $($(#[$meta])* #[inline] fn $name(&mut self $(, $arg: $ty)*) $(-> $ret)? { self.journal.$name($($arg),*) })*
+    };
+}
+
+impl<'a> JournalTr for BlockJournal<'a> {
+    type Database = BlockState<'a>;
+    type State = EvmState;
+    type JournaledAccount<'j>
+        = JournaledAccount<'j, BlockState<'a>, JournalEntry>
+    where
+        Self: 'j;
+
+    fn new(database: BlockState<'a>) -> Self {
+        Self {
+            journal: Journal::new(database),
+            failed_read: None,
+        }
+    }
+
+    fn create_account_checkpoint(
+        &mut self,
+        caller: Address,
+        address: Address,
+        balance: U256,
+        spec_id: SpecId,
+    ) -> Result<JournalCheckpoint, TransferError> {
+        let Journal { database, inner } = &mut self.journal;
+        let target = inner.account(address);
+        // revm sees code and nonce; what it cannot see is storage, which only an account that exists can have.
+        if !target.is_loaded_as_not_existing()
+            && target.info.nonce == 0
+            && target.info.code_hash == KECCAK256_EMPTY
+        {
+            match database.has_storage(address) {
+                Ok(false) => {}
+                Ok(true) => return Err(TransferError::CreateCollision),
+                Err(error) => {
+                    self.failed_read = Some(error);
+                    return Err(TransferError::CreateCollision);
+                }
+            }
+        }
+        inner.create_account_checkpoint(caller, address, balance, spec_id)
+    }
+
+    #[inline]
+    fn db_and_state(&self) -> (&BlockState<'a>, &EvmState) {
+        self.journal.db_and_state()
+    }
+    #[inline]
+    fn logs(&self) -> &[Log] {
+        self.journal.logs()
+    }
+    #[inline]
+    fn precompile_addresses(&self) -> &AddressSet {
+        self.journal.precompile_addresses()
+    }
+    #[inline]
+    fn depth(&self) -> usize {
+        self.journal.depth()
+    }
+
+    forward! {
+        fn db_and_state_mut(&mut self) -> (&mut BlockState<'a>, &mut EvmState);
+        fn sload(&mut self, address: Address, key: StorageKey) -> Result<StateLoad<StorageValue>, ReadError>;
+        fn sload_skip_cold_load(&mut self, address: Address, key: StorageKey, skip: bool)
+            -> Result<StateLoad<StorageValue>, LoadError>;
+        fn sstore(&mut self, address: Address, key: StorageKey, value: StorageValue)
+            -> Result<StateLoad<SStoreResult>, ReadError>;
+        fn sstore_skip_cold_load(&mut self, address: Address, key: StorageKey, value: StorageValue, skip: bool)
+            -> Result<StateLoad<SStoreResult>, LoadError>;
+        fn tload(&mut self, address: Address, key: StorageKey) -> StorageValue;
+        fn tstore(&mut self, address: Address, key: StorageKey, value: StorageValue);
+        fn log(&mut self, log: Log);
+        fn take_logs(&mut self) -> Vec<Log>;
+        fn selfdestruct(&mut self, address: Address, target: Address, skip: bool)
+            -> Result<StateLoad<SelfDestructResult>, LoadError>;
+        fn warm_access_list(&mut self, access_list: AddressMap<HashSet<StorageKey>>);
+        fn warm_coinbase_account(&mut self, address: Address);
+        fn warm_precompiles(&mut self, addresses: &AddressSet);
+        fn set_spec_id(&mut self, spec_id: SpecId);
+        fn set_eip7708_config(&mut self, disabled: bool, delayed_clear_disabled: bool);
+        fn touch_account(&mut self, address: Address);
+        fn transfer(&mut self, from: Address, to: Address, balance: U256) -> Result<Option<TransferError>, ReadError>;
+        fn transfer_loaded(&mut self, from: Address, to: Address, balance: U256) -> Option<TransferError>;
+        #[expect(deprecated)]
+        fn caller_accounting_journal_entry(&mut self, address: Address, old_balance: U256, bump_nonce: bool);
+        fn balance_incr(&mut self, address: Address, balance: U256) -> Result<(), ReadError>;
+        #[expect(deprecated)]
+        fn nonce_bump_journal_entry(&mut self, address: Address);
+        fn load_account(&mut self, address: Address) -> Result<StateLoad<&Account>, ReadError>;
+        fn load_account_with_code(&mut self, address: Address) -> Result<StateLoad<&Account>, ReadError>;
+        fn load_account_delegated(&mut self, address: Address) -> Result<StateLoad<AccountLoad>, ReadError>;
+        fn load_account_mut_skip_cold_load(&mut self, address: Address, skip: bool)
+            -> Result<StateLoad<Self::JournaledAccount<'_>>, LoadError>;
+        fn load_account_mut_optional_code(&mut self, address: Address, load_code: bool)
+            -> Result<StateLoad<Self::JournaledAccount<'_>>, ReadError>;
+        fn load_account_info_skip_cold_load(&mut self, address: Address, load_code: bool, skip: bool)
+            -> Result<AccountInfoLoad<'_>, LoadError>;
+        fn set_code_with_hash(&mut self, address: Address, code: Bytecode, hash: B256);
+        fn checkpoint(&mut self) -> JournalCheckpoint;
+        fn checkpoint_commit(&mut self);
+        fn checkpoint_revert(&mut self, checkpoint: JournalCheckpoint);
+        fn commit_tx(&mut self);
+        fn discard_tx(&mut self);
+        fn finalize(&mut self) -> EvmState;
+    }
+}

@@ -1,0 +1,15 @@
+//! EVM execution: forks, the state a block executes on, the journal and the machine that runs transactions.
+//!
+//! Everything here is concrete, not generic over the database: the interpreter loop, its instruction functions and the
+//! journal are instantiated once, in this crate, and optimised once (see the package settings in the workspace
+//! manifest). Callers hand in a [`StateReader`] as a trait object.
+
+mod fork;
+mod journal;
+mod machine;
+mod state;
+
+pub use fork::{BlobParams, Fork, UnknownFork};
+pub use journal::BlockJournal;
+pub use machine::{Context, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS, cfg_env};
+pub use state::{AccountState, BlockState, EmptyReader, ReadError, Slot, StateReader};
