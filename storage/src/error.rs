@@ -1,0 +1,145 @@
+//! The one error type of the crate.
+
+use crate::Table;
+use alloy_primitives::hex;
+use std::path::PathBuf;
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store could not be opened.
+    #[error("cannot open the store at {}: {reason}", path.display())]
+    Open {
+        /// Folder of the store.
+        path: PathBuf,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// The store is open already, in this process or in another one.
+    #[error("the store at {} is already open, in this process or in another one", path.display())]
+    AlreadyOpen {
+        /// Folder of the store.
+        path: PathBuf,
+    },
+    /// The folder holds an LMDB environment that this crate did not make.
+    #[error("{} holds an LMDB environment of another program (its table {name:?} is unknown)", path.display())]
+    Foreign {
+        /// Folder of the store.
+        path: PathBuf,
+        /// The first table that is not of this crate.
+        name: String,
+    },
+    /// The data file ends before pages that are in use.
+    #[error("{} is truncated: it has {found} bytes and page {page} in use ends at byte {needed}", path.display())]
+    Truncated {
+        /// The data file.
+        path: PathBuf,
+        /// Bytes the file has.
+        found: u64,
+        /// Bytes the file must have at least.
+        needed: u64,
+        /// The page in use that lies past the end.
+        page: u64,
+    },
+    /// The store was written by another version of the schema.
+    #[error("the store at {} has schema version {found}, this build reads version {expected}", path.display())]
+    SchemaVersion {
+        /// Version in the store.
+        found: u32,
+        /// Version of this build.
+        expected: u32,
+        /// Folder of the store.
+        path: PathBuf,
+    },
+    /// The operating system refused the address space for the map.
+    #[error("the system refused to map {asked} bytes for {} (see `ulimit -v`)", path.display())]
+    AddressSpace {
+        /// Folder of the store.
+        path: PathBuf,
+        /// The smallest size that was tried, in bytes.
+        asked: u64,
+    },
+    /// The map is full and could not be grown. Nothing of the batch was written.
+    #[error("the map of {map_size} bytes is full and did not grow: {reason}")]
+    MapFull {
+        /// Size of the map in bytes.
+        map_size: u64,
+        /// Why it was not grown.
+        reason: String,
+    },
+    /// The file system has no room left. Nothing of the batch was written.
+    #[error("no space left on the file system of {}", path.display())]
+    DiskFull {
+        /// Folder of the store.
+        path: PathBuf,
+    },
+    /// More snapshots are open at once than the store has reader slots.
+    #[error("all {max} reader slots are taken by open snapshots")]
+    ReadersFull {
+        /// Number of slots.
+        max: u32,
+    },
+    /// A failed resize left the store without a map. It must be opened again.
+    #[error("the store at {} lost its map in a failed resize: open it again", path.display())]
+    Unusable {
+        /// Folder of the store.
+        path: PathBuf,
+    },
+    /// LMDB refused an operation.
+    #[error("LMDB failed to {op}: {source}")]
+    Lmdb {
+        /// The operation.
+        op: &'static str,
+        /// The error of the binding.
+        #[source]
+        source: lmdb::Error,
+    },
+    /// A file operation failed.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A stored value does not have its table's layout, or a record that must be there is not.
+    #[error("corrupt entry in table {table} at key 0x{key}: {reason}")]
+    Corrupt {
+        /// The table.
+        table: Table,
+        /// The key in hexadecimal.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key is empty or longer than a store takes (1 to 511 bytes).
+    #[error("a key of {len} bytes in table {table} is outside 1..=511 bytes")]
+    KeyLength {
+        /// The table.
+        table: Table,
+        /// Length of the key in bytes.
+        len: usize,
+    },
+    /// The parts of a block do not fit each other.
+    #[error("block {number} does not fit together: {reason}")]
+    InconsistentBlock {
+        /// Number of the block.
+        number: u64,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// A [`StoreError::Corrupt`] for the entry of `table` at `key`.
+    pub(crate) fn corrupt(table: Table, key: &[u8], reason: impl ToString) -> Self {
+        Self::Corrupt {
+            table,
+            key: hex::encode(key),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a store promises, whatever it is made of.
+
+use crate::{Batch, StoreError, Table};
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+/// An ordered key-value store with tables, atomic batches and snapshots.
+pub trait Store: Send + Sync {
+    /// The store as it is now. Later commits do not change what a snapshot shows, and neither waits for the other.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadersFull`] when too many are open at once, [`StoreError::Lmdb`].
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError>;
+
+    /// Applies the whole batch or nothing of it. When it returns `Ok`, every later snapshot shows the batch, and a
+    /// store with a medium has it there with the durability it was opened with.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyLength`], [`StoreError::MapFull`], [`StoreError::DiskFull`], [`StoreError::Lmdb`].
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Entries and bytes of every table, in the order of the tables' numbers.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot`].
+    fn stats(&self) -> Result<Vec<TableStats>, StoreError>;
+}
+
+/// One unchanging state of a store.
+pub trait Snapshot {
+    /// The value under `key`, or `None`.
+    ///
+    /// # Errors
+    /// [`StoreError::Lmdb`].
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError>;
+
+    /// Visits the entries with keys from `from` on in ascending order until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError::Lmdb`].
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Size of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableStats {
+    /// The table.
+    pub table: Table,
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes: of keys and values in memory, of pages in LMDB.
+    pub bytes: u64,
+}
+
+/// Visits the entries whose keys begin with `prefix`, in ascending order; the whole key is given.
+pub(crate) fn scan_prefix(
+    snapshot: &dyn Snapshot,
+    table: Table,
+    prefix: &[u8],
+    visit: &mut dyn FnMut(&[u8], &[u8]),
+) -> Result<(), StoreError> {
+    snapshot.scan(table, prefix, &mut |key, value| {
+        if !key.starts_with(prefix) {
+            return ControlFlow::Break(());
+        }
+        visit(key, value);
+        ControlFlow::Continue(())
+    })
+}
