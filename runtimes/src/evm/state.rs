@@ -167,6 +167,12 @@ impl<'a> BlockState<'a> {
         self.reader.has_storage(&address)
     }
 
+    /// Whether the account has code.
+    pub fn has_code(&mut self, address: Address) -> Result<bool, ReadError> {
+        let info = self.load(address)?.info.as_ref();
+        Ok(info.is_some_and(|info| info.code_hash != KECCAK256_EMPTY))
+    }
+
     /// Adds to a balance outside of any transaction (rewards, withdrawals), creating the account if needed.
     ///
     /// An amount of zero still touches the account: `clear_empty` says whether EIP-161 then removes it when it is empty.

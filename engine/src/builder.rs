@@ -1,0 +1,105 @@
+//! What a new block is made of.
+
+use alloy_consensus::Header;
+use alloy_consensus::transaction::Recovered;
+use alloy_primitives::{Address, B256, Bytes};
+use zvm_runtimes::evm::Fork;
+use zvm_runtimes::revm::context::result::InvalidTransaction;
+
+use crate::chain::Head;
+use crate::chain_spec::ChainSpec;
+use crate::executor::ExecutionError;
+use crate::header::{GAS_LIMIT_BOUND_DIVISOR, next_base_fee, next_excess_blob_gas};
+use crate::transaction::Tx;
+
+/// What the producer decides about a block.
+#[derive(Debug, Clone, Default)]
+pub struct BlockTemplate {
+    /// Seconds. Moved to one after the parent's if it is not later.
+    pub timestamp: u64,
+    /// Who gets the fees.
+    pub beneficiary: Address,
+    /// The gas limit to move towards, as far as one block may.
+    pub gas_limit: u64,
+    /// `PREVRANDAO`.
+    pub prev_randao: B256,
+    /// At most 32 bytes.
+    pub extra_data: Bytes,
+    /// Root of the parent beacon block (EIP-4788).
+    pub parent_beacon_block_root: B256,
+}
+
+impl BlockTemplate {
+    pub(crate) fn header(&self, spec: &ChainSpec, fork: Fork, parent: &Head, timestamp: u64) -> Header {
+        let cancun = fork >= Fork::Cancun;
+        Header {
+            parent_hash: parent.hash,
+            number: parent.header.number + 1,
+            timestamp,
+            beneficiary: self.beneficiary,
+            gas_limit: next_gas_limit(parent.header.gas_limit, self.gas_limit),
+            mix_hash: self.prev_randao,
+            extra_data: self.extra_data.clone(),
+            base_fee_per_gas: next_base_fee(fork, &parent.header),
+            withdrawals_root: (fork >= Fork::Shanghai).then_some(alloy_trie::EMPTY_ROOT_HASH),
+            blob_gas_used: cancun.then_some(0),
+            excess_blob_gas: next_excess_blob_gas(spec, fork, &parent.header),
+            parent_beacon_block_root: cancun.then_some(self.parent_beacon_block_root),
+            ..Header::default()
+        }
+    }
+}
+
+/// The gas limit nearest to `target` that may follow `parent`.
+fn next_gas_limit(parent: u64, target: u64) -> u64 {
+    let step = (parent / GAS_LIMIT_BOUND_DIVISOR).saturating_sub(1);
+    target.clamp(parent.saturating_sub(step), parent.saturating_add(step))
+}
+
+/// Why a transaction was left out of a block.
+#[derive(Debug, thiserror::Error)]
+pub enum Skipped {
+    /// It fits another block: the nonce is ahead, or the block is too full for it.
+    #[error("not now: {0}")]
+    NotNow(ExecutionError),
+    /// It can never be included any more.
+    #[error("never: {0}")]
+    Never(ExecutionError),
+}
+
+impl From<ExecutionError> for Skipped {
+    fn from(error: ExecutionError) -> Self {
+        let waits = match &error {
+            ExecutionError::BlockGasExceeded { .. } | ExecutionError::BlobGasExceeded { .. } => true,
+            ExecutionError::Invalid { source, .. } => matches!(
+                source,
+                InvalidTransaction::NonceTooHigh { .. }
+                    | InvalidTransaction::GasPriceLessThanBasefee
+                    | InvalidTransaction::BlobGasPriceGreaterThanMax { .. }
+                    | InvalidTransaction::LackOfFundForMaxFee { .. }
+            ),
+            _ => false,
+        };
+        if waits { Self::NotNow(error) } else { Self::Never(error) }
+    }
+}
+
+/// Offers transactions to a block being built, best first.
+pub trait TransactionSource {
+    /// The next transaction, given the gas the block has left; `None` ends the block.
+    fn next(&mut self, gas_available: u64) -> Option<Recovered<Tx>>;
+    /// A transaction just offered was left out.
+    fn skipped(&mut self, tx: Recovered<Tx>, why: Skipped);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_gas_limit;
+
+    #[test]
+    fn the_gas_limit_moves_by_less_than_a_1024th() {
+        assert_eq!(next_gas_limit(30_000_000, 30_000_000), 30_000_000);
+        assert_eq!(next_gas_limit(30_000_000, 60_000_000), 30_000_000 + 30_000_000 / 1024 - 1);
+        assert_eq!(next_gas_limit(30_000_000, 5_000), 30_000_000 - 30_000_000 / 1024 + 1);
+    }
+}

@@ -1,0 +1,407 @@
+//! The chain: blocks on a store, one head, one writer.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Block, BlockBody, Header};
+use alloy_eips::eip4895::Withdrawals;
+use alloy_primitives::{Address, B256, Bloom, U256};
+use alloy_rlp::Decodable as _;
+use parking_lot::{Mutex, RwLock};
+use rayon::prelude::*;
+use zvm_runtimes::evm::{BlockState, Fork, ReadError};
+use zvm_storage::{Batch, BlockRecord, Snapshot, Store, StoreError, StoredReceipt};
+
+use crate::builder::{BlockTemplate, Skipped, TransactionSource};
+use crate::chain_spec::{BlockPosition, ChainSpec};
+use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, IntermediateRoots};
+use crate::genesis::Genesis;
+use crate::header::{self, HeaderError};
+use crate::receipt::receipts_root;
+use crate::transaction::{self, Tx, TxError};
+use crate::view::{CodeCache, StateView, state_diff};
+
+/// A block with its transactions.
+pub type TxBlock = Block<Tx>;
+
+/// Meta key of the total difficulty of the head, 32 bytes big-endian.
+const TOTAL_DIFFICULTY: &str = "total_difficulty";
+
+/// A block cannot join the chain, or the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The store failed. Says nothing about the block.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store holds another chain.
+    #[error("the store holds the chain with genesis {found}, not {expected}")]
+    OtherGenesis {
+        /// Genesis hash in the store.
+        found: B256,
+        /// Genesis hash of the configuration.
+        expected: B256,
+    },
+    /// The bytes are no block.
+    #[error("malformed block: {0}")]
+    Decode(#[from] alloy_rlp::Error),
+    /// The header breaks a rule.
+    #[error("invalid header: {0}")]
+    Header(#[from] HeaderError),
+    /// No sender fits the signature of a transaction.
+    #[error("transaction {index}: {source}")]
+    Sender {
+        /// Place in the block.
+        index: usize,
+        /// Why.
+        source: TxError,
+    },
+    /// The block cannot be executed.
+    #[error(transparent)]
+    Execution(#[from] ExecutionError),
+    /// Execution gives another value than the header says.
+    #[error("{field} is {found}, execution gives {computed}")]
+    Outcome {
+        /// Header field, by its JSON name.
+        field: &'static str,
+        /// In the header.
+        found: String,
+        /// By execution.
+        computed: String,
+    },
+}
+
+/// The last block of the chain.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Its header.
+    pub header: Arc<Header>,
+    /// Its hash.
+    pub hash: B256,
+    /// Sum of the difficulties up to and with it.
+    pub total_difficulty: U256,
+}
+
+/// A block that has become the head.
+#[derive(Debug)]
+pub struct Imported {
+    /// The block.
+    pub block: TxBlock,
+    /// Its hash.
+    pub hash: B256,
+    /// One sender a transaction.
+    pub senders: Vec<Address>,
+    /// One receipt a transaction.
+    pub receipts: Vec<StoredReceipt>,
+}
+
+/// A chain of blocks on a store.
+///
+/// Any number of readers may take [`Chain::snapshot`]s; one block at a time is added.
+pub struct Chain {
+    store: Arc<dyn Store>,
+    spec: ChainSpec,
+    genesis_hash: B256,
+    codes: CodeCache,
+    head: RwLock<Head>,
+    writer: Mutex<()>,
+}
+
+impl core::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Chain").field("chain_id", &self.spec.chain_id).field("head", &*self.head.read()).finish()
+    }
+}
+
+impl Chain {
+    /// Opens the chain in `store`, writing the genesis block first if the store is empty.
+    pub fn open(store: Arc<dyn Store>, genesis: &Genesis) -> Result<Self, ChainError> {
+        let header = genesis_header(genesis);
+        let genesis_hash = header.hash_slow();
+        if zvm_storage::head(&*store.snapshot()?)?.is_none() {
+            write_genesis(&*store, genesis, &header, genesis_hash)?;
+        }
+        let head = {
+            let snapshot = store.snapshot()?;
+            let found = zvm_storage::block_hash(&*snapshot, header.number)?.unwrap_or_default();
+            if found != genesis_hash {
+                return Err(ChainError::OtherGenesis { found, expected: genesis_hash });
+            }
+            read_head(&*snapshot)?.ok_or_else(|| StoreError::Corrupt {
+                table: zvm_storage::Table::Meta,
+                key: "head".into(),
+                reason: "names a block that is not there".into(),
+            })?
+        };
+        Ok(Self {
+            store,
+            spec: genesis.spec.clone(),
+            genesis_hash,
+            codes: CodeCache::default(),
+            head: RwLock::new(head),
+            writer: Mutex::new(()),
+        })
+    }
+
+    /// The rules.
+    pub fn spec(&self) -> &ChainSpec {
+        &self.spec
+    }
+
+    /// Hash of block 0.
+    pub fn genesis_hash(&self) -> B256 {
+        self.genesis_hash
+    }
+
+    /// The last block.
+    pub fn head(&self) -> Head {
+        self.head.read().clone()
+    }
+
+    /// The chain and the state after its last block, unmoved by later blocks.
+    pub fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.store.snapshot()
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Analysed code, for readers of snapshots.
+    pub fn codes(&self) -> &CodeCache {
+        &self.codes
+    }
+
+    /// The fork of a block that follows `head` at `timestamp`.
+    pub fn fork_after(&self, head: &Head, timestamp: u64) -> Fork {
+        self.spec.fork_at(&BlockPosition {
+            number: head.header.number.saturating_add(1),
+            timestamp,
+            parent_total_difficulty: head.total_difficulty,
+        })
+    }
+
+    /// The fork of a stored block, as far as its header tells: a block without difficulty is behind the Merge.
+    pub fn fork_of(&self, header: &Header) -> Fork {
+        let parent_total_difficulty = if header.difficulty.is_zero() { U256::MAX } else { U256::ZERO };
+        self.spec.fork_at(&BlockPosition {
+            number: header.number,
+            timestamp: header.timestamp,
+            parent_total_difficulty,
+        })
+    }
+
+    /// Adds a block in its RLP form on top of the head.
+    pub fn import_rlp(&self, mut bytes: &[u8]) -> Result<Imported, ChainError> {
+        let block = TxBlock::decode(&mut bytes)?;
+        if !bytes.is_empty() {
+            return Err(ChainError::Decode(alloy_rlp::Error::UnexpectedLength));
+        }
+        self.import(block)
+    }
+
+    /// Adds a block on top of the head: checks it, executes it, compares what the header says and makes it durable.
+    pub fn import(&self, block: TxBlock) -> Result<Imported, ChainError> {
+        let _writer = self.writer.lock();
+        let head = self.head();
+        let Block { header, body } = &block;
+        let fork = self.fork_after(&head, header.timestamp);
+        header::validate_header(&self.spec, fork, header, &head.header, head.hash)?;
+        header::validate_body(fork, header, body)?;
+        let senders = recover_senders(&body.transactions)?;
+
+        let snapshot = self.store.snapshot()?;
+        let view = StateView::new(&*snapshot, &self.codes);
+        let mut roots = SnapshotRoots { snapshot: &*snapshot };
+        let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
+        for (tx, sender) in body.transactions.iter().zip(&senders) {
+            executor.transact(tx, *sender)?;
+        }
+        let withdrawals = body.withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]);
+        let executed = executor.finish(&body.ommers, withdrawals)?;
+        let mut batch = Batch::new();
+        let outcome = Outcome::of(&executed, &*snapshot, &mut batch)?;
+        outcome.compare(header)?;
+        let receipts = executed.receipts;
+        drop(view);
+        drop(snapshot);
+
+        let hash = header.hash_slow();
+        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
+        Ok(Imported { block, hash, senders, receipts })
+    }
+
+    /// Builds a block on top of the head from the transactions `source` offers and makes it durable.
+    ///
+    /// A transaction that is not valid here is reported to the source and left out.
+    pub fn build(
+        &self,
+        template: &BlockTemplate,
+        source: &mut dyn TransactionSource,
+    ) -> Result<Imported, ChainError> {
+        let _writer = self.writer.lock();
+        let head = self.head();
+        let timestamp = template.timestamp.max(head.header.timestamp + 1);
+        let fork = self.fork_after(&head, timestamp);
+        let mut header = template.header(&self.spec, fork, &head, timestamp);
+
+        let snapshot = self.store.snapshot()?;
+        let view = StateView::new(&*snapshot, &self.codes);
+        let mut roots = SnapshotRoots { snapshot: &*snapshot };
+        let preliminary = header.clone();
+        let mut executor = BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
+        let mut transactions = Vec::new();
+        let mut senders = Vec::new();
+        while let Some(recovered) = source.next(executor.gas_available()) {
+            match executor.transact(recovered.inner(), recovered.signer()) {
+                Ok(_) => {
+                    let (tx, sender) = recovered.into_parts();
+                    transactions.push(tx);
+                    senders.push(sender);
+                }
+                Err(error) if error.is_invalid_block() => source.skipped(recovered, Skipped::from(error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
+        let executed = executor.finish(&[], withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]))?;
+        let mut batch = Batch::new();
+        Outcome::of(&executed, &*snapshot, &mut batch)?.write(&mut header);
+        let body = BlockBody { transactions, ommers: Vec::new(), withdrawals };
+        header.transactions_root = alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
+        let receipts = executed.receipts;
+        drop(view);
+        drop(snapshot);
+
+        let block = Block { header, body };
+        let hash = block.header.hash_slow();
+        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
+        Ok(Imported { block, hash, senders, receipts })
+    }
+
+    fn commit(
+        &self,
+        parent: &Head,
+        mut batch: Batch,
+        block: &TxBlock,
+        hash: B256,
+        receipts: &[StoredReceipt],
+        senders: &[Address],
+    ) -> Result<(), ChainError> {
+        let record = BlockRecord { header: &block.header, hash, body: &block.body, receipts, senders };
+        zvm_storage::put_block(&mut batch, &record)?;
+        let total_difficulty = parent.total_difficulty.saturating_add(block.header.difficulty);
+        zvm_storage::put_meta(&mut batch, TOTAL_DIFFICULTY, &total_difficulty.to_be_bytes::<32>());
+        self.store.commit(&batch)?;
+        *self.head.write() = Head { header: Arc::new(block.header.clone()), hash, total_difficulty };
+        Ok(())
+    }
+}
+
+fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
+    let Some((number, hash)) = zvm_storage::head(snapshot)? else {
+        return Ok(None);
+    };
+    let Some(header) = zvm_storage::header(snapshot, number)? else {
+        return Ok(None);
+    };
+    let total_difficulty = zvm_storage::get_meta(snapshot, TOTAL_DIFFICULTY)?
+        .and_then(|bytes| U256::try_from_be_slice(&bytes))
+        .unwrap_or_default();
+    Ok(Some(Head { header: Arc::new(header), hash, total_difficulty }))
+}
+
+/// The genesis header with its state root.
+pub fn genesis_header(genesis: &Genesis) -> Header {
+    let accounts = genesis.state.accounts.iter().filter_map(|(address, change)| {
+        change.info.map(|info| (*address, info, change.slots.iter().map(|(slot, value)| (*slot, *value))))
+    });
+    Header { state_root: zvm_storage::state_root_of(accounts), ..genesis.header.clone() }
+}
+
+fn write_genesis(store: &dyn Store, genesis: &Genesis, header: &Header, hash: B256) -> Result<(), ChainError> {
+    let mut batch = Batch::new();
+    let state_root = zvm_storage::apply_state(&*store.snapshot()?, &genesis.state, &mut batch)?;
+    debug_assert_eq!(state_root, header.state_root);
+    let body = BlockBody {
+        transactions: Vec::new(),
+        ommers: Vec::new(),
+        withdrawals: header.withdrawals_root.map(|_| Withdrawals::default()),
+    };
+    let record = BlockRecord { header, hash, body: &body, receipts: &[], senders: &[] };
+    zvm_storage::put_block(&mut batch, &record)?;
+    zvm_storage::put_meta(&mut batch, TOTAL_DIFFICULTY, &header.difficulty.to_be_bytes::<32>());
+    store.commit(&batch)?;
+    Ok(())
+}
+
+/// Recovers the senders of a block's transactions on all cores.
+pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> {
+    transactions
+        .par_iter()
+        .enumerate()
+        .map(|(index, tx)| transaction::recover(tx).map_err(|source| ChainError::Sender { index, source }))
+        .collect()
+}
+
+/// Roots within a block, computed from the snapshot before it.
+struct SnapshotRoots<'a> {
+    snapshot: &'a dyn Snapshot,
+}
+
+impl IntermediateRoots for SnapshotRoots<'_> {
+    fn root(&mut self, state: &BlockState<'_>) -> Result<B256, ReadError> {
+        zvm_storage::state_root(self.snapshot, &state_diff(state)).map_err(ReadError::new)
+    }
+}
+
+/// The fields of a header that execution decides.
+#[derive(Debug)]
+struct Outcome {
+    state_root: B256,
+    receipts_root: B256,
+    logs_bloom: Bloom,
+    gas_used: u64,
+    blob_gas_used: u64,
+    requests_hash: Option<B256>,
+}
+
+impl Outcome {
+    fn of(executed: &ExecutedBlock<'_>, snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Self, StoreError> {
+        Ok(Self {
+            state_root: zvm_storage::apply_state(snapshot, &state_diff(&executed.state), batch)?,
+            receipts_root: receipts_root(&executed.receipts),
+            logs_bloom: executed.logs_bloom,
+            gas_used: executed.gas_used,
+            blob_gas_used: executed.blob_gas_used,
+            requests_hash: executed.requests.as_ref().map(|requests| requests.requests_hash()),
+        })
+    }
+
+    fn write(&self, header: &mut Header) {
+        header.state_root = self.state_root;
+        header.receipts_root = self.receipts_root;
+        header.logs_bloom = self.logs_bloom;
+        header.gas_used = self.gas_used;
+        header.blob_gas_used = header.blob_gas_used.map(|_| self.blob_gas_used);
+        header.requests_hash = self.requests_hash;
+    }
+
+    fn compare(&self, header: &Header) -> Result<(), ChainError> {
+        fn same<T: PartialEq + core::fmt::Debug>(
+            field: &'static str,
+            found: T,
+            computed: T,
+        ) -> Result<(), ChainError> {
+            if found == computed {
+                return Ok(());
+            }
+            Err(ChainError::Outcome { field, found: format!("{found:?}"), computed: format!("{computed:?}") })
+        }
+        same("gasUsed", header.gas_used, self.gas_used)?;
+        same("blobGasUsed", header.blob_gas_used, header.blob_gas_used.map(|_| self.blob_gas_used))?;
+        same("requestsHash", header.requests_hash, self.requests_hash)?;
+        same("receiptsRoot", header.receipts_root, self.receipts_root)?;
+        same("logsBloom", header.logs_bloom, self.logs_bloom)?;
+        same("stateRoot", header.state_root, self.state_root)
+    }
+}

@@ -1,0 +1,276 @@
+//! Executes a block: system calls, transactions in order, withdrawals, rewards, requests.
+//!
+//! Import and building take the same steps: [`BlockExecutor::new`] does what comes before the first transaction,
+//! [`BlockExecutor::transact`] each transaction, [`BlockExecutor::finish`] what comes after the last.
+
+use alloy_consensus::{Header, Transaction as _};
+use alloy_eips::eip4895::Withdrawal;
+use alloy_eips::eip7685::Requests;
+use alloy_primitives::{Address, B256, Bloom, Bytes, Log, U256};
+use zvm_runtimes::evm::{BlockState, Fork, Machine, MachineError, ReadError, StateReader, cfg_env};
+use zvm_runtimes::revm::context::result::{ExecutionResult, InvalidTransaction, Output};
+use zvm_storage::StoredReceipt;
+
+use crate::chain_spec::ChainSpec;
+use crate::requests::{self, InvalidDepositEvent};
+use crate::transaction::{self, Tx, TxError};
+use crate::{dao, header, receipt, rewards};
+
+/// A block cannot be executed by the rules of its chain, or its state cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutionError {
+    /// A transaction breaks a rule that does not depend on the state.
+    #[error("transaction {index}: {source}")]
+    Transaction {
+        /// Place in the block.
+        index: usize,
+        /// Which rule.
+        source: TxError,
+    },
+    /// A transaction breaks a rule that depends on the state or the block.
+    #[error("transaction {index}: {source}")]
+    Invalid {
+        /// Place in the block.
+        index: usize,
+        /// Which rule.
+        source: InvalidTransaction,
+    },
+    /// The gas limits of the transactions exceed the block's.
+    #[error("transaction {index}: gas limit {gas_limit} is above the {available} left in the block")]
+    BlockGasExceeded {
+        /// Place in the block.
+        index: usize,
+        /// The transaction's gas limit.
+        gas_limit: u64,
+        /// Gas left in the block.
+        available: u64,
+    },
+    /// The blobs of the transactions exceed the schedule.
+    #[error("transaction {index}: {blobs} blobs are more than the {available} left in the block")]
+    BlobGasExceeded {
+        /// Place in the block.
+        index: usize,
+        /// Blobs of the transaction.
+        blobs: u64,
+        /// Blobs left in the block.
+        available: u64,
+    },
+    /// EIP-7002 and EIP-7251: no code at the address of a system contract.
+    #[error("system contract {0} has no code")]
+    SystemContractEmpty(Address),
+    /// EIP-7002 and EIP-7251: a system contract failed.
+    #[error("system call to {0} failed")]
+    SystemCallFailed(Address),
+    /// EIP-6110.
+    #[error(transparent)]
+    DepositEvent(#[from] InvalidDepositEvent),
+    /// The state could not be read, or the environment is incomplete. Says nothing about the block.
+    #[error(transparent)]
+    Machine(MachineError),
+}
+
+impl From<MachineError> for ExecutionError {
+    fn from(error: MachineError) -> Self {
+        Self::Machine(error)
+    }
+}
+
+impl From<ReadError> for ExecutionError {
+    fn from(error: ReadError) -> Self {
+        Self::Machine(MachineError::State(error))
+    }
+}
+
+impl ExecutionError {
+    /// Whether the block is at fault, as opposed to the store or the caller.
+    pub fn is_invalid_block(&self) -> bool {
+        !matches!(self, Self::Machine(_))
+    }
+}
+
+/// The state root of a block that is not finished: receipts before Byzantium carry one (EIP-658 ended that).
+pub trait IntermediateRoots {
+    /// Root of the state before the block with the block's changes so far.
+    fn root(&mut self, state: &BlockState<'_>) -> Result<B256, ReadError>;
+}
+
+/// What a block did.
+#[derive(Debug)]
+pub struct ExecutedBlock<'a> {
+    /// One receipt a transaction.
+    pub receipts: Vec<StoredReceipt>,
+    /// Gas used by all transactions.
+    pub gas_used: u64,
+    /// Blob gas of all transactions.
+    pub blob_gas_used: u64,
+    /// Bloom of all logs.
+    pub logs_bloom: Bloom,
+    /// Requests to the consensus layer; `None` before Prague.
+    pub requests: Option<Requests>,
+    /// The changes.
+    pub state: BlockState<'a>,
+}
+
+/// A block being executed.
+pub struct BlockExecutor<'a, 'r> {
+    spec: &'r ChainSpec,
+    fork: Fork,
+    header: &'r Header,
+    machine: Machine<'a>,
+    roots: Option<&'r mut dyn IntermediateRoots>,
+    receipts: Vec<StoredReceipt>,
+    gas_used: u64,
+    blob_gas_used: u64,
+    deposits: Vec<u8>,
+}
+
+impl<'a, 'r> BlockExecutor<'a, 'r> {
+    /// Starts a block: of `header` are used its number, times, beneficiary, limits, base fee, mix hash, difficulty,
+    /// excess blob gas and parent roots.
+    ///
+    /// `roots` is needed before Byzantium where receipts must be complete; without it they carry no post state.
+    pub fn new(
+        spec: &'r ChainSpec,
+        fork: Fork,
+        header: &'r Header,
+        reader: &'a dyn StateReader,
+        roots: Option<&'r mut dyn IntermediateRoots>,
+    ) -> Result<Self, ExecutionError> {
+        let cfg = cfg_env(fork, spec.chain_id, spec.blob_params(fork));
+        let mut machine = Machine::new(cfg, header::block_env(spec, fork, header), reader);
+        if spec.dao_support && spec.dao_block() == Some(header.number) {
+            let mut total = U256::ZERO;
+            for address in dao::DRAINED {
+                total += machine.state_mut().drain(address)?;
+            }
+            machine.credit(dao::REFUND_CONTRACT, total)?;
+        }
+        // EIP-4788, EIP-2935: whatever these calls do, the block goes on.
+        if let Some(root) = header.parent_beacon_block_root.filter(|_| fork >= Fork::Cancun && header.number != 0) {
+            machine.system_call(requests::BEACON_ROOTS, root.0.into())?;
+        }
+        if fork >= Fork::Prague && header.number != 0 {
+            machine.system_call(requests::HISTORY_STORAGE, header.parent_hash.0.into())?;
+        }
+        Ok(Self {
+            spec,
+            fork,
+            header,
+            machine,
+            roots: roots.filter(|_| fork < Fork::Byzantium),
+            receipts: Vec::new(),
+            gas_used: 0,
+            blob_gas_used: 0,
+            deposits: Vec::new(),
+        })
+    }
+
+    /// Gas the next transactions may still ask for.
+    pub fn gas_available(&self) -> u64 {
+        self.header.gas_limit.saturating_sub(self.gas_used)
+    }
+
+    /// Receipts so far.
+    pub fn receipts(&self) -> &[StoredReceipt] {
+        &self.receipts
+    }
+
+    /// Executes the next transaction of the block and adds its receipt. After an error the block is as before it.
+    pub fn transact(&mut self, tx: &Tx, sender: Address) -> Result<ExecutionResult, ExecutionError> {
+        let index = self.receipts.len();
+        transaction::validate(tx, self.fork, self.spec.chain_id)
+            .map_err(|source| ExecutionError::Transaction { index, source })?;
+        let available = self.gas_available();
+        if tx.gas_limit() > available {
+            return Err(ExecutionError::BlockGasExceeded { index, gas_limit: tx.gas_limit(), available });
+        }
+        let blob_gas = tx.blob_gas_used().unwrap_or_default();
+        if let Some(params) = self.spec.blob_params(self.fork) {
+            let left = params.max.saturating_sub(self.blob_gas_used / alloy_eips::eip4844::DATA_GAS_PER_BLOB);
+            let blobs = blob_gas / alloy_eips::eip4844::DATA_GAS_PER_BLOB;
+            if blobs > left {
+                return Err(ExecutionError::BlobGasExceeded { index, blobs, available: left });
+            }
+        }
+        let result = self.machine.execute(transaction::tx_env(tx, sender)).map_err(|error| match error {
+            MachineError::Invalid(source) => ExecutionError::Invalid { index, source },
+            other => ExecutionError::Machine(other),
+        })?;
+        self.gas_used += result.tx_gas_used();
+        self.blob_gas_used += blob_gas;
+        let post_state = match self.roots.as_mut() {
+            Some(roots) => Some(roots.root(self.machine.state())?),
+            None => None,
+        };
+        let (logs, contract_address) = outcome(&result);
+        if self.fork >= Fork::Prague {
+            requests::collect_deposits(self.spec.deposit_contract, logs, &mut self.deposits)?;
+        }
+        self.receipts.push(StoredReceipt {
+            tx_type: alloy_consensus::Typed2718::ty(tx),
+            success: result.is_success(),
+            cumulative_gas_used: self.gas_used,
+            logs: logs.to_vec(),
+            contract_address,
+            post_state,
+            blob_gas_used: tx.blob_gas_used(),
+            blob_gas_price: tx
+                .blob_gas_used()
+                .and_then(|_| header::blob_gas_price(self.spec, self.fork, self.header.excess_blob_gas?)),
+        });
+        Ok(result)
+    }
+
+    /// Does what comes after the last transaction.
+    pub fn finish(
+        mut self,
+        ommers: &[Header],
+        withdrawals: Option<&[Withdrawal]>,
+    ) -> Result<ExecutedBlock<'a>, ExecutionError> {
+        for withdrawal in withdrawals.unwrap_or_default() {
+            self.machine.credit(withdrawal.address, withdrawal.amount_wei())?;
+        }
+        for (address, amount) in rewards::credits(self.fork, self.header, ommers) {
+            self.machine.credit(address, amount)?;
+        }
+        let requests = if self.fork >= Fork::Prague { Some(self.requests()?) } else { None };
+        Ok(ExecutedBlock {
+            logs_bloom: receipt::logs_bloom(&self.receipts),
+            receipts: self.receipts,
+            gas_used: self.gas_used,
+            blob_gas_used: self.blob_gas_used,
+            requests,
+            state: self.machine.into_state(),
+        })
+    }
+
+    fn requests(&mut self) -> Result<Requests, ExecutionError> {
+        let mut all = Requests::default();
+        requests::push_requests(&mut all, requests::DEPOSIT_TYPE, &self.deposits);
+        for (ty, address) in requests::REQUEST_CONTRACTS {
+            if !self.machine.state_mut().has_code(address)? {
+                return Err(ExecutionError::SystemContractEmpty(address));
+            }
+            match self.machine.system_call(address, Bytes::new())? {
+                ExecutionResult::Success { output, .. } => requests::push_requests(&mut all, ty, output.data()),
+                _ => return Err(ExecutionError::SystemCallFailed(address)),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Logs and created contract of a result.
+fn outcome(result: &ExecutionResult) -> (&[Log], Option<Address>) {
+    match result {
+        ExecutionResult::Success { logs, output, .. } => {
+            let created = match output {
+                Output::Create(_, address) => *address,
+                Output::Call(_) => None,
+            };
+            (logs, created)
+        }
+        // A failed transaction leaves no logs.
+        ExecutionResult::Revert { .. } | ExecutionResult::Halt { .. } => (&[], None),
+    }
+}

@@ -1,0 +1,34 @@
+//! The external test sets, run whole or by a stable sample, and counted: a set that shrinks fails.
+
+mod set;
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+use set::Set;
+use zvm_engine::fixtures::runner::Workers;
+use zvm_engine::fixtures::statetest::{self, StateTestOptions};
+
+fn workers() -> Workers<'static> {
+    Workers {
+        threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        ..Workers::default()
+    }
+}
+
+macro_rules! state_sets {
+    ($($test:ident: $archive:literal, $executed:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            Set { archive: $archive, executed: $executed }
+                .check(|path| statetest::run(&[path], StateTestOptions::default(), workers()));
+        }
+    )*};
+}
+
+state_sets! {
+    every_state_test_of_ethereum_tests_passes: "ethtests-GeneralStateTests", 16_308;
+    every_state_test_of_eest_passes: "eest-v5.4.0-state_tests", 24_063;
+    every_legacy_state_test_to_cancun_passes: "legacy-Cancun-GeneralStateTests", 73_026;
+    every_legacy_state_test_to_petersburg_passes: "legacy-Constantinople-GeneralStateTests", 13_525;
+}
