@@ -30,7 +30,13 @@ pub struct BlockTemplate {
 }
 
 impl BlockTemplate {
-    pub(crate) fn header(&self, spec: &ChainSpec, fork: Fork, parent: &Head, timestamp: u64) -> Header {
+    pub(crate) fn header(
+        &self,
+        spec: &ChainSpec,
+        fork: Fork,
+        parent: &Head,
+        timestamp: u64,
+    ) -> Header {
         let cancun = fork >= Fork::Cancun;
         Header {
             parent_hash: parent.hash,
@@ -70,7 +76,9 @@ pub enum Skipped {
 impl From<ExecutionError> for Skipped {
     fn from(error: ExecutionError) -> Self {
         let waits = match &error {
-            ExecutionError::BlockGasExceeded { .. } | ExecutionError::BlobGasExceeded { .. } => true,
+            ExecutionError::BlockGasExceeded { .. } | ExecutionError::BlobGasExceeded { .. } => {
+                true
+            }
             ExecutionError::Invalid { source, .. } => matches!(
                 source,
                 InvalidTransaction::NonceTooHigh { .. }
@@ -80,7 +88,11 @@ impl From<ExecutionError> for Skipped {
             ),
             _ => false,
         };
-        if waits { Self::NotNow(error) } else { Self::Never(error) }
+        if waits {
+            Self::NotNow(error)
+        } else {
+            Self::Never(error)
+        }
     }
 }
 
@@ -99,7 +111,13 @@ mod tests {
     #[test]
     fn the_gas_limit_moves_by_less_than_a_1024th() {
         assert_eq!(next_gas_limit(30_000_000, 30_000_000), 30_000_000);
-        assert_eq!(next_gas_limit(30_000_000, 60_000_000), 30_000_000 + 30_000_000 / 1024 - 1);
-        assert_eq!(next_gas_limit(30_000_000, 5_000), 30_000_000 - 30_000_000 / 1024 + 1);
+        assert_eq!(
+            next_gas_limit(30_000_000, 60_000_000),
+            30_000_000 + 30_000_000 / 1024 - 1
+        );
+        assert_eq!(
+            next_gas_limit(30_000_000, 5_000),
+            30_000_000 - 30_000_000 / 1024 + 1
+        );
     }
 }

@@ -107,7 +107,10 @@ pub struct Chain {
 
 impl core::fmt::Debug for Chain {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Chain").field("chain_id", &self.spec.chain_id).field("head", &*self.head.read()).finish()
+        f.debug_struct("Chain")
+            .field("chain_id", &self.spec.chain_id)
+            .field("head", &*self.head.read())
+            .finish()
     }
 }
 
@@ -123,7 +126,10 @@ impl Chain {
             let snapshot = store.snapshot()?;
             let found = zvm_storage::block_hash(&*snapshot, header.number)?.unwrap_or_default();
             if found != genesis_hash {
-                return Err(ChainError::OtherGenesis { found, expected: genesis_hash });
+                return Err(ChainError::OtherGenesis {
+                    found,
+                    expected: genesis_hash,
+                });
             }
             read_head(&*snapshot)?.ok_or_else(|| StoreError::Corrupt {
                 table: zvm_storage::Table::Meta,
@@ -182,7 +188,11 @@ impl Chain {
 
     /// The fork of a stored block, as far as its header tells: a block without difficulty is behind the Merge.
     pub fn fork_of(&self, header: &Header) -> Fork {
-        let parent_total_difficulty = if header.difficulty.is_zero() { U256::MAX } else { U256::ZERO };
+        let parent_total_difficulty = if header.difficulty.is_zero() {
+            U256::MAX
+        } else {
+            U256::ZERO
+        };
         self.spec.fork_at(&BlockPosition {
             number: header.number,
             timestamp: header.timestamp,
@@ -211,12 +221,17 @@ impl Chain {
 
         let snapshot = self.store.snapshot()?;
         let view = StateView::new(&*snapshot, &self.codes);
-        let mut roots = SnapshotRoots { snapshot: &*snapshot };
+        let mut roots = SnapshotRoots {
+            snapshot: &*snapshot,
+        };
         let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
         for (tx, sender) in body.transactions.iter().zip(&senders) {
             executor.transact(tx, *sender)?;
         }
-        let withdrawals = body.withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]);
+        let withdrawals = body
+            .withdrawals
+            .as_ref()
+            .map(|withdrawals| &withdrawals.0[..]);
         let executed = executor.finish(&body.ommers, withdrawals)?;
         let mut batch = Batch::new();
         let outcome = Outcome::of(&executed, &*snapshot, &mut batch)?;
@@ -227,7 +242,12 @@ impl Chain {
 
         let hash = header.hash_slow();
         self.commit(&head, batch, &block, hash, &receipts, &senders)?;
-        Ok(Imported { block, hash, senders, receipts })
+        Ok(Imported {
+            block,
+            hash,
+            senders,
+            receipts,
+        })
     }
 
     /// Builds a block on top of the head from the transactions `source` offers and makes it durable.
@@ -246,9 +266,12 @@ impl Chain {
 
         let snapshot = self.store.snapshot()?;
         let view = StateView::new(&*snapshot, &self.codes);
-        let mut roots = SnapshotRoots { snapshot: &*snapshot };
+        let mut roots = SnapshotRoots {
+            snapshot: &*snapshot,
+        };
         let preliminary = header.clone();
-        let mut executor = BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
+        let mut executor =
+            BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
         let mut transactions = Vec::new();
         let mut senders = Vec::new();
         while let Some(recovered) = source.next(executor.gas_available()) {
@@ -258,16 +281,26 @@ impl Chain {
                     transactions.push(tx);
                     senders.push(sender);
                 }
-                Err(error) if error.is_invalid_block() => source.skipped(recovered, Skipped::from(error)),
+                Err(error) if error.is_invalid_block() => {
+                    source.skipped(recovered, Skipped::from(error))
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
-        let executed = executor.finish(&[], withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]))?;
+        let executed = executor.finish(
+            &[],
+            withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]),
+        )?;
         let mut batch = Batch::new();
         Outcome::of(&executed, &*snapshot, &mut batch)?.write(&mut header);
-        let body = BlockBody { transactions, ommers: Vec::new(), withdrawals };
-        header.transactions_root = alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
+        let body = BlockBody {
+            transactions,
+            ommers: Vec::new(),
+            withdrawals,
+        };
+        header.transactions_root =
+            alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
         let receipts = executed.receipts;
         drop(view);
         drop(snapshot);
@@ -275,7 +308,12 @@ impl Chain {
         let block = Block { header, body };
         let hash = block.header.hash_slow();
         self.commit(&head, batch, &block, hash, &receipts, &senders)?;
-        Ok(Imported { block, hash, senders, receipts })
+        Ok(Imported {
+            block,
+            hash,
+            senders,
+            receipts,
+        })
     }
 
     fn commit(
@@ -287,12 +325,28 @@ impl Chain {
         receipts: &[StoredReceipt],
         senders: &[Address],
     ) -> Result<(), ChainError> {
-        let record = BlockRecord { header: &block.header, hash, body: &block.body, receipts, senders };
+        let record = BlockRecord {
+            header: &block.header,
+            hash,
+            body: &block.body,
+            receipts,
+            senders,
+        };
         zvm_storage::put_block(&mut batch, &record)?;
-        let total_difficulty = parent.total_difficulty.saturating_add(block.header.difficulty);
-        zvm_storage::put_meta(&mut batch, TOTAL_DIFFICULTY, &total_difficulty.to_be_bytes::<32>());
+        let total_difficulty = parent
+            .total_difficulty
+            .saturating_add(block.header.difficulty);
+        zvm_storage::put_meta(
+            &mut batch,
+            TOTAL_DIFFICULTY,
+            &total_difficulty.to_be_bytes::<32>(),
+        );
         self.store.commit(&batch)?;
-        *self.head.write() = Head { header: Arc::new(block.header.clone()), hash, total_difficulty };
+        *self.head.write() = Head {
+            header: Arc::new(block.header.clone()),
+            hash,
+            total_difficulty,
+        };
         Ok(())
     }
 }
@@ -307,18 +361,40 @@ fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
     let total_difficulty = zvm_storage::get_meta(snapshot, TOTAL_DIFFICULTY)?
         .and_then(|bytes| U256::try_from_be_slice(&bytes))
         .unwrap_or_default();
-    Ok(Some(Head { header: Arc::new(header), hash, total_difficulty }))
+    Ok(Some(Head {
+        header: Arc::new(header),
+        hash,
+        total_difficulty,
+    }))
 }
 
 /// The genesis header with its state root.
 pub fn genesis_header(genesis: &Genesis) -> Header {
-    let accounts = genesis.state.accounts.iter().filter_map(|(address, change)| {
-        change.info.map(|info| (*address, info, change.slots.iter().map(|(slot, value)| (*slot, *value))))
-    });
-    Header { state_root: zvm_storage::state_root_of(accounts), ..genesis.header.clone() }
+    let accounts = genesis
+        .state
+        .accounts
+        .iter()
+        .filter_map(|(address, change)| {
+            change.info.map(|info| {
+                (
+                    *address,
+                    info,
+                    change.slots.iter().map(|(slot, value)| (*slot, *value)),
+                )
+            })
+        });
+    Header {
+        state_root: zvm_storage::state_root_of(accounts),
+        ..genesis.header.clone()
+    }
 }
 
-fn write_genesis(store: &dyn Store, genesis: &Genesis, header: &Header, hash: B256) -> Result<(), ChainError> {
+fn write_genesis(
+    store: &dyn Store,
+    genesis: &Genesis,
+    header: &Header,
+    hash: B256,
+) -> Result<(), ChainError> {
     let mut batch = Batch::new();
     let state_root = zvm_storage::apply_state(&*store.snapshot()?, &genesis.state, &mut batch)?;
     debug_assert_eq!(state_root, header.state_root);
@@ -327,9 +403,19 @@ fn write_genesis(store: &dyn Store, genesis: &Genesis, header: &Header, hash: B2
         ommers: Vec::new(),
         withdrawals: header.withdrawals_root.map(|_| Withdrawals::default()),
     };
-    let record = BlockRecord { header, hash, body: &body, receipts: &[], senders: &[] };
+    let record = BlockRecord {
+        header,
+        hash,
+        body: &body,
+        receipts: &[],
+        senders: &[],
+    };
     zvm_storage::put_block(&mut batch, &record)?;
-    zvm_storage::put_meta(&mut batch, TOTAL_DIFFICULTY, &header.difficulty.to_be_bytes::<32>());
+    zvm_storage::put_meta(
+        &mut batch,
+        TOTAL_DIFFICULTY,
+        &header.difficulty.to_be_bytes::<32>(),
+    );
     store.commit(&batch)?;
     Ok(())
 }
@@ -339,7 +425,9 @@ pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> 
     transactions
         .par_iter()
         .enumerate()
-        .map(|(index, tx)| transaction::recover(tx).map_err(|source| ChainError::Sender { index, source }))
+        .map(|(index, tx)| {
+            transaction::recover(tx).map_err(|source| ChainError::Sender { index, source })
+        })
         .collect()
 }
 
@@ -350,7 +438,9 @@ struct SnapshotRoots<'a> {
 
 impl IntermediateRoots for SnapshotRoots<'_> {
     fn root(&mut self, state: &BlockState<'_>) -> Result<B256, ReadError> {
-        zvm_storage::state_root(self.snapshot, &state_diff(state)).map_err(ReadError::new)
+        // The nodes written on the way are not kept: the next root starts from the snapshot again.
+        zvm_storage::apply_state(self.snapshot, &state_diff(state), &mut Batch::new())
+            .map_err(ReadError::new)
     }
 }
 
@@ -366,14 +456,21 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(executed: &ExecutedBlock<'_>, snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Self, StoreError> {
+    fn of(
+        executed: &ExecutedBlock<'_>,
+        snapshot: &dyn Snapshot,
+        batch: &mut Batch,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
             state_root: zvm_storage::apply_state(snapshot, &state_diff(&executed.state), batch)?,
             receipts_root: receipts_root(&executed.receipts),
             logs_bloom: executed.logs_bloom,
             gas_used: executed.gas_used,
             blob_gas_used: executed.blob_gas_used,
-            requests_hash: executed.requests.as_ref().map(|requests| requests.requests_hash()),
+            requests_hash: executed
+                .requests
+                .as_ref()
+                .map(|requests| requests.requests_hash()),
         })
     }
 
@@ -395,10 +492,18 @@ impl Outcome {
             if found == computed {
                 return Ok(());
             }
-            Err(ChainError::Outcome { field, found: format!("{found:?}"), computed: format!("{computed:?}") })
+            Err(ChainError::Outcome {
+                field,
+                found: format!("{found:?}"),
+                computed: format!("{computed:?}"),
+            })
         }
         same("gasUsed", header.gas_used, self.gas_used)?;
-        same("blobGasUsed", header.blob_gas_used, header.blob_gas_used.map(|_| self.blob_gas_used))?;
+        same(
+            "blobGasUsed",
+            header.blob_gas_used,
+            header.blob_gas_used.map(|_| self.blob_gas_used),
+        )?;
         same("requestsHash", header.requests_hash, self.requests_hash)?;
         same("receiptsRoot", header.receipts_root, self.receipts_root)?;
         same("logsBloom", header.logs_bloom, self.logs_bloom)?;

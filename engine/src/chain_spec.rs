@@ -90,7 +90,8 @@ impl ChainSpec {
                 Activation::Block(block) => position.number >= block,
                 Activation::Time(time) => position.timestamp >= time,
                 Activation::TotalDifficulty { total, block } => {
-                    position.parent_total_difficulty >= total || block.is_some_and(|block| position.number >= block)
+                    position.parent_total_difficulty >= total
+                        || block.is_some_and(|block| position.number >= block)
                 }
             })
             .map_or(Fork::Frontier, |entry| entry.0)
@@ -99,7 +100,11 @@ impl ChainSpec {
     /// The blob schedule in force under `fork`; `None` before Cancun.
     pub fn blob_params(&self, fork: Fork) -> Option<BlobParams> {
         let default = fork.default_blob_params()?;
-        let stated = self.blob_schedule.iter().rev().find(|entry| entry.0 <= fork);
+        let stated = self
+            .blob_schedule
+            .iter()
+            .rev()
+            .find(|entry| entry.0 <= fork);
         // An entry of an older fork counts only for a fork whose parameters mainnet never fixed.
         Some(match stated {
             Some((stated, params)) if *stated == fork || fork > Fork::Bpo2 => *params,
@@ -109,10 +114,12 @@ impl ChainSpec {
 
     /// The block of the DAO fork, on chains that take part in it.
     pub fn dao_block(&self) -> Option<u64> {
-        self.activations.iter().find_map(|&(fork, activation)| match activation {
-            Activation::Block(block) if fork == Fork::Dao => Some(block),
-            _ => None,
-        })
+        self.activations
+            .iter()
+            .find_map(|&(fork, activation)| match activation {
+                Activation::Block(block) if fork == Fork::Dao => Some(block),
+                _ => None,
+            })
     }
 }
 
@@ -121,7 +128,11 @@ mod tests {
     use super::*;
 
     fn position(number: u64, timestamp: u64, total: u64) -> BlockPosition {
-        BlockPosition { number, timestamp, parent_total_difficulty: U256::from(total) }
+        BlockPosition {
+            number,
+            timestamp,
+            parent_total_difficulty: U256::from(total),
+        }
     }
 
     #[test]
@@ -132,7 +143,13 @@ mod tests {
                 (Fork::Shanghai, Activation::Time(100)),
                 (Fork::Homestead, Activation::Block(0)),
                 (Fork::London, Activation::Block(10)),
-                (Fork::Paris, Activation::TotalDifficulty { total: U256::from(1000), block: Some(50) }),
+                (
+                    Fork::Paris,
+                    Activation::TotalDifficulty {
+                        total: U256::from(1000),
+                        block: Some(50),
+                    },
+                ),
             ],
         );
         assert_eq!(spec.fork_at(&position(9, 0, 0)), Fork::Homestead);
@@ -147,7 +164,11 @@ mod tests {
         let mut spec = ChainSpec::at(Fork::Bpo5, 1);
         assert_eq!(spec.blob_params(Fork::Shanghai), None);
         assert_eq!(spec.blob_params(Fork::Prague).unwrap().max, 9);
-        let own = BlobParams { target: 20, max: 30, update_fraction: 1 };
+        let own = BlobParams {
+            target: 20,
+            max: 30,
+            update_fraction: 1,
+        };
         spec.set_blob_params(Fork::Bpo2, own);
         assert_eq!(spec.blob_params(Fork::Bpo1).unwrap().max, 15);
         assert_eq!(spec.blob_params(Fork::Bpo2), Some(own));

@@ -40,7 +40,11 @@ pub fn difficulty(fork: Fork, number: u64, timestamp: u64, parent: ParentDifficu
     let elapsed = timestamp.saturating_sub(parent.timestamp);
     let step = parent.difficulty / U256::from(2048);
     let adjusted = if fork < Fork::Homestead {
-        if elapsed < 13 { parent.difficulty + step } else { parent.difficulty.saturating_sub(step) }
+        if elapsed < 13 {
+            parent.difficulty + step
+        } else {
+            parent.difficulty.saturating_sub(step)
+        }
     } else {
         // EIP-2: max(1 - elapsed / 10, -99). EIP-100: max(y - elapsed / 9, -99), y = 2 with uncles.
         let (gain, loss) = if fork < Fork::Byzantium {
@@ -51,7 +55,9 @@ pub fn difficulty(fork: Fork, number: u64, timestamp: u64, parent: ParentDifficu
         if loss <= gain {
             parent.difficulty + step * U256::from(gain - loss)
         } else {
-            parent.difficulty.saturating_sub(step * U256::from((loss - gain).min(99)))
+            parent
+                .difficulty
+                .saturating_sub(step * U256::from((loss - gain).min(99)))
         }
     };
     // Frontier's bomb is added after the floor like everybody's; no rule set lets the sum fall below the floor.
@@ -62,5 +68,9 @@ pub fn difficulty(fork: Fork, number: u64, timestamp: u64, parent: ParentDifficu
         delay => number.saturating_sub(delay),
     };
     let period = counted / 100_000;
-    if period >= 2 { floored + (U256::from(1) << (period - 2) as usize) } else { floored }
+    if period >= 2 {
+        floored + (U256::from(1) << (period - 2) as usize)
+    } else {
+        floored
+    }
 }

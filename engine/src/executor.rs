@@ -36,7 +36,9 @@ pub enum ExecutionError {
         source: InvalidTransaction,
     },
     /// The gas limits of the transactions exceed the block's.
-    #[error("transaction {index}: gas limit {gas_limit} is above the {available} left in the block")]
+    #[error(
+        "transaction {index}: gas limit {gas_limit} is above the {available} left in the block"
+    )]
     BlockGasExceeded {
         /// Place in the block.
         index: usize,
@@ -146,7 +148,10 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
             machine.credit(dao::REFUND_CONTRACT, total)?;
         }
         // EIP-4788, EIP-2935: whatever these calls do, the block goes on.
-        if let Some(root) = header.parent_beacon_block_root.filter(|_| fork >= Fork::Cancun && header.number != 0) {
+        if let Some(root) = header
+            .parent_beacon_block_root
+            .filter(|_| fork >= Fork::Cancun && header.number != 0)
+        {
             machine.system_call(requests::BEACON_ROOTS, root.0.into())?;
         }
         if fork >= Fork::Prague && header.number != 0 {
@@ -176,26 +181,43 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
     }
 
     /// Executes the next transaction of the block and adds its receipt. After an error the block is as before it.
-    pub fn transact(&mut self, tx: &Tx, sender: Address) -> Result<ExecutionResult, ExecutionError> {
+    pub fn transact(
+        &mut self,
+        tx: &Tx,
+        sender: Address,
+    ) -> Result<ExecutionResult, ExecutionError> {
         let index = self.receipts.len();
         transaction::validate(tx, self.fork, self.spec.chain_id)
             .map_err(|source| ExecutionError::Transaction { index, source })?;
         let available = self.gas_available();
         if tx.gas_limit() > available {
-            return Err(ExecutionError::BlockGasExceeded { index, gas_limit: tx.gas_limit(), available });
+            return Err(ExecutionError::BlockGasExceeded {
+                index,
+                gas_limit: tx.gas_limit(),
+                available,
+            });
         }
         let blob_gas = tx.blob_gas_used().unwrap_or_default();
         if let Some(params) = self.spec.blob_params(self.fork) {
-            let left = params.max.saturating_sub(self.blob_gas_used / alloy_eips::eip4844::DATA_GAS_PER_BLOB);
+            let left = params
+                .max
+                .saturating_sub(self.blob_gas_used / alloy_eips::eip4844::DATA_GAS_PER_BLOB);
             let blobs = blob_gas / alloy_eips::eip4844::DATA_GAS_PER_BLOB;
             if blobs > left {
-                return Err(ExecutionError::BlobGasExceeded { index, blobs, available: left });
+                return Err(ExecutionError::BlobGasExceeded {
+                    index,
+                    blobs,
+                    available: left,
+                });
             }
         }
-        let result = self.machine.execute(transaction::tx_env(tx, sender)).map_err(|error| match error {
-            MachineError::Invalid(source) => ExecutionError::Invalid { index, source },
-            other => ExecutionError::Machine(other),
-        })?;
+        let result = self
+            .machine
+            .execute(transaction::tx_env(tx, sender))
+            .map_err(|error| match error {
+                MachineError::Invalid(source) => ExecutionError::Invalid { index, source },
+                other => ExecutionError::Machine(other),
+            })?;
         self.gas_used += result.tx_gas_used();
         self.blob_gas_used += blob_gas;
         let post_state = match self.roots.as_mut() {
@@ -214,9 +236,9 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
             contract_address,
             post_state,
             blob_gas_used: tx.blob_gas_used(),
-            blob_gas_price: tx
-                .blob_gas_used()
-                .and_then(|_| header::blob_gas_price(self.spec, self.fork, self.header.excess_blob_gas?)),
+            blob_gas_price: tx.blob_gas_used().and_then(|_| {
+                header::blob_gas_price(self.spec, self.fork, self.header.excess_blob_gas?)
+            }),
         });
         Ok(result)
     }
@@ -228,12 +250,17 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         withdrawals: Option<&[Withdrawal]>,
     ) -> Result<ExecutedBlock<'a>, ExecutionError> {
         for withdrawal in withdrawals.unwrap_or_default() {
-            self.machine.credit(withdrawal.address, withdrawal.amount_wei())?;
+            self.machine
+                .credit(withdrawal.address, withdrawal.amount_wei())?;
         }
         for (address, amount) in rewards::credits(self.fork, self.header, ommers) {
             self.machine.credit(address, amount)?;
         }
-        let requests = if self.fork >= Fork::Prague { Some(self.requests()?) } else { None };
+        let requests = if self.fork >= Fork::Prague {
+            Some(self.requests()?)
+        } else {
+            None
+        };
         Ok(ExecutedBlock {
             logs_bloom: receipt::logs_bloom(&self.receipts),
             receipts: self.receipts,
@@ -252,7 +279,9 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
                 return Err(ExecutionError::SystemContractEmpty(address));
             }
             match self.machine.system_call(address, Bytes::new())? {
-                ExecutionResult::Success { output, .. } => requests::push_requests(&mut all, ty, output.data()),
+                ExecutionResult::Success { output, .. } => {
+                    requests::push_requests(&mut all, ty, output.data())
+                }
                 _ => return Err(ExecutionError::SystemCallFailed(address)),
             }
         }

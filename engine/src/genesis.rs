@@ -52,12 +52,14 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U256, D::Error> 
     if text.is_empty() || text == "0x" {
         return Ok(U256::ZERO);
     }
-    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is no number: {error}")))
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no number: {error}")))
 }
 
 fn number_u64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = number(deserializer)?;
-    u64::try_from(value).map_err(|_| serde::de::Error::custom(format!("{value} does not fit 64 bits")))
+    u64::try_from(value)
+        .map_err(|_| serde::de::Error::custom(format!("{value} does not fit 64 bits")))
 }
 
 fn optional_u64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
@@ -197,7 +199,9 @@ struct Config {
 impl Config {
     fn into_spec(self) -> Result<ChainSpec, GenesisError> {
         if self.amsterdam_time.is_some() {
-            return Err(GenesisError::Config("amsterdamTime: this engine ends with BPO5".into()));
+            return Err(GenesisError::Config(
+                "amsterdamTime: this engine ends with BPO5".into(),
+            ));
         }
         if self.eip155_block != self.eip158_block {
             return Err(GenesisError::Config(format!(
@@ -263,7 +267,9 @@ impl Config {
             // Schedules of forks this engine does not run are allowed: the forks themselves are refused above.
             if let Ok(fork) = name.parse() {
                 if params.update_fraction == 0 || params.max == 0 || params.target > params.max {
-                    return Err(GenesisError::Config(format!("blobSchedule.{name}: {params:?} makes no sense")));
+                    return Err(GenesisError::Config(format!(
+                        "blobSchedule.{name}: {params:?} makes no sense"
+                    )));
                 }
                 spec.set_blob_params(fork, params);
             }
@@ -279,8 +285,18 @@ impl Genesis {
         let spec = file.config.into_spec()?;
         let mut state = StateDiff::default();
         for (address, account) in file.alloc {
-            let slots = account.storage.into_iter().map(|(slot, value)| (slot.0, value.0));
-            insert_account(&mut state, address, account.nonce, account.balance, account.code, slots);
+            let slots = account
+                .storage
+                .into_iter()
+                .map(|(slot, value)| (slot.0, value.0));
+            insert_account(
+                &mut state,
+                address,
+                account.nonce,
+                account.balance,
+                account.code,
+                slots,
+            );
         }
         let mut header = Header {
             parent_hash: file.parent_hash,
@@ -300,7 +316,11 @@ impl Genesis {
             ..Header::default()
         };
         complete_header(&spec, &mut header);
-        Ok(Self { spec, header, state })
+        Ok(Self {
+            spec,
+            header,
+            state,
+        })
     }
 
     /// The development chain: every fork from the start, the accounts funded, the system contracts in place.
@@ -315,9 +335,16 @@ impl Genesis {
         for (address, code) in system_contracts() {
             insert_account(&mut state, address, 1, U256::ZERO, code.clone(), []);
         }
-        let mut header = Header { gas_limit, ..Header::default() };
+        let mut header = Header {
+            gas_limit,
+            ..Header::default()
+        };
         complete_header(&spec, &mut header);
-        Self { spec, header, state }
+        Self {
+            spec,
+            header,
+            state,
+        }
     }
 }
 
@@ -333,9 +360,23 @@ fn insert_account(
     if !code.is_empty() {
         state.codes.insert(code_hash, code);
     }
-    let slots = slots.into_iter().filter(|(_, value)| !value.is_zero()).collect();
-    let info = Some(AccountInfo { nonce, balance, code_hash });
-    state.accounts.insert(address, AccountChange { info, wipe_storage: false, slots });
+    let slots = slots
+        .into_iter()
+        .filter(|(_, value)| !value.is_zero())
+        .collect();
+    let info = Some(AccountInfo {
+        nonce,
+        balance,
+        code_hash,
+    });
+    state.accounts.insert(
+        address,
+        AccountChange {
+            info,
+            wipe_storage: false,
+            slots,
+        },
+    );
 }
 
 /// Fills the fields that the forks active at the genesis block require and the file leaves out, as geth does.
@@ -375,7 +416,13 @@ fn system_contracts() -> [(Address, &'static Bytes); 4] {
     [
         (requests::BEACON_ROOTS, &eip4788::BEACON_ROOTS_CODE),
         (requests::HISTORY_STORAGE, &eip2935::HISTORY_STORAGE_CODE),
-        (requests::WITHDRAWAL_REQUESTS, &eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE),
-        (requests::CONSOLIDATION_REQUESTS, &eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE),
+        (
+            requests::WITHDRAWAL_REQUESTS,
+            &eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE,
+        ),
+        (
+            requests::CONSOLIDATION_REQUESTS,
+            &eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE,
+        ),
     ]
 }

@@ -1,7 +1,9 @@
 //! Header rules: what a header must say given its parent, and what it must say given its body.
 
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, MAXIMUM_EXTRA_DATA_SIZE};
-use alloy_consensus::proofs::{calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root};
+use alloy_consensus::proofs::{
+    calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
+};
 use alloy_consensus::{BlockBody, Header, Transaction as _};
 use alloy_eips::eip1559::{BaseFeeParams, INITIAL_BASE_FEE, calc_next_block_base_fee};
 use alloy_eips::eip4844::DATA_GAS_PER_BLOB;
@@ -160,9 +162,12 @@ pub fn next_base_fee(fork: Fork, parent: &Header) -> Option<u64> {
     }
     Some(match parent.base_fee_per_gas {
         None => INITIAL_BASE_FEE,
-        Some(base_fee) => {
-            calc_next_block_base_fee(parent.gas_used, parent.gas_limit, base_fee, BaseFeeParams::ethereum())
-        }
+        Some(base_fee) => calc_next_block_base_fee(
+            parent.gas_used,
+            parent.gas_limit,
+            base_fee,
+            BaseFeeParams::ethereum(),
+        ),
     })
 }
 
@@ -195,22 +200,39 @@ pub fn validate_header(
     }
     let expected = parent.number.saturating_add(1);
     if header.number != expected {
-        return Err(HeaderError::Number { found: header.number, expected });
+        return Err(HeaderError::Number {
+            found: header.number,
+            expected,
+        });
     }
     if header.timestamp <= parent.timestamp {
-        return Err(HeaderError::Timestamp { found: header.timestamp, parent: parent.timestamp });
+        return Err(HeaderError::Timestamp {
+            found: header.timestamp,
+            parent: parent.timestamp,
+        });
     }
     validate_fields(fork, header)?;
     // EIP-1559 doubles the gas limit at the fork block, as the target stays.
     let first_london = fork >= Fork::London && parent.base_fee_per_gas.is_none();
-    let parent_limit = if first_london { parent.gas_limit.saturating_mul(2) } else { parent.gas_limit };
+    let parent_limit = if first_london {
+        parent.gas_limit.saturating_mul(2)
+    } else {
+        parent.gas_limit
+    };
     let moved = header.gas_limit.abs_diff(parent_limit);
-    if !(MIN_GAS_LIMIT..=MAX_GAS_LIMIT).contains(&header.gas_limit) || moved >= parent_limit / GAS_LIMIT_BOUND_DIVISOR
+    if !(MIN_GAS_LIMIT..=MAX_GAS_LIMIT).contains(&header.gas_limit)
+        || moved >= parent_limit / GAS_LIMIT_BOUND_DIVISOR
     {
-        return Err(HeaderError::GasLimit { found: header.gas_limit, parent: parent_limit });
+        return Err(HeaderError::GasLimit {
+            found: header.gas_limit,
+            parent: parent_limit,
+        });
     }
     if header.gas_used > header.gas_limit {
-        return Err(HeaderError::GasUsedAboveLimit { used: header.gas_used, limit: header.gas_limit });
+        return Err(HeaderError::GasUsedAboveLimit {
+            used: header.gas_used,
+            limit: header.gas_limit,
+        });
     }
     if header.extra_data.len() > MAXIMUM_EXTRA_DATA_SIZE {
         return Err(HeaderError::ExtraDataTooLong(header.extra_data.len()));
@@ -224,11 +246,17 @@ pub fn validate_header(
     }
     let expected = next_base_fee(fork, parent);
     if header.base_fee_per_gas != expected {
-        return Err(HeaderError::BaseFee { found: header.base_fee_per_gas, expected });
+        return Err(HeaderError::BaseFee {
+            found: header.base_fee_per_gas,
+            expected,
+        });
     }
     let expected = next_excess_blob_gas(spec, fork, parent);
     if header.excess_blob_gas != expected {
-        return Err(HeaderError::ExcessBlobGas { found: header.excess_blob_gas, expected });
+        return Err(HeaderError::ExcessBlobGas {
+            found: header.excess_blob_gas,
+            expected,
+        });
     }
     if let (Some(used), Some(params)) = (header.blob_gas_used, spec.blob_params(fork)) {
         let limit = params.max * DATA_GAS_PER_BLOB;
@@ -240,11 +268,18 @@ pub fn validate_header(
         U256::ZERO
     } else {
         let has_ommers = parent.ommers_hash != EMPTY_OMMER_ROOT_HASH;
-        let parent = ParentDifficulty { difficulty: parent.difficulty, timestamp: parent.timestamp, has_ommers };
+        let parent = ParentDifficulty {
+            difficulty: parent.difficulty,
+            timestamp: parent.timestamp,
+            has_ommers,
+        };
         difficulty(fork, header.number, header.timestamp, parent)
     };
     if header.difficulty != expected {
-        return Err(HeaderError::Difficulty { found: header.difficulty, expected });
+        return Err(HeaderError::Difficulty {
+            found: header.difficulty,
+            expected,
+        });
     }
     if fork >= Fork::Paris {
         if !header.nonce.is_zero() {
@@ -260,19 +295,51 @@ pub fn validate_header(
 /// Each optional field is there exactly from its fork on.
 fn validate_fields(fork: Fork, header: &Header) -> Result<(), HeaderError> {
     let fields = [
-        ("baseFeePerGas", header.base_fee_per_gas.is_some(), Some(Fork::London)),
-        ("withdrawalsRoot", header.withdrawals_root.is_some(), Some(Fork::Shanghai)),
-        ("blobGasUsed", header.blob_gas_used.is_some(), Some(Fork::Cancun)),
-        ("excessBlobGas", header.excess_blob_gas.is_some(), Some(Fork::Cancun)),
-        ("parentBeaconBlockRoot", header.parent_beacon_block_root.is_some(), Some(Fork::Cancun)),
-        ("requestsHash", header.requests_hash.is_some(), Some(Fork::Prague)),
-        ("blockAccessListHash", header.block_access_list_hash.is_some(), None),
+        (
+            "baseFeePerGas",
+            header.base_fee_per_gas.is_some(),
+            Some(Fork::London),
+        ),
+        (
+            "withdrawalsRoot",
+            header.withdrawals_root.is_some(),
+            Some(Fork::Shanghai),
+        ),
+        (
+            "blobGasUsed",
+            header.blob_gas_used.is_some(),
+            Some(Fork::Cancun),
+        ),
+        (
+            "excessBlobGas",
+            header.excess_blob_gas.is_some(),
+            Some(Fork::Cancun),
+        ),
+        (
+            "parentBeaconBlockRoot",
+            header.parent_beacon_block_root.is_some(),
+            Some(Fork::Cancun),
+        ),
+        (
+            "requestsHash",
+            header.requests_hash.is_some(),
+            Some(Fork::Prague),
+        ),
+        (
+            "blockAccessListHash",
+            header.block_access_list_hash.is_some(),
+            None,
+        ),
         ("slotNumber", header.slot_number.is_some(), None),
     ];
     for (field, present, since) in fields {
         let required = since.is_some_and(|since| fork >= since);
         if present != required {
-            return Err(HeaderError::Field { field, required, fork });
+            return Err(HeaderError::Field {
+                field,
+                required,
+                fork,
+            });
         }
     }
     Ok(())
@@ -281,30 +348,57 @@ fn validate_fields(fork: Fork, header: &Header) -> Result<(), HeaderError> {
 /// Checks that the header commits to this body, and the size of the whole.
 pub fn validate_body(fork: Fork, header: &Header, body: &BlockBody<Tx>) -> Result<(), HeaderError> {
     let commitment = |field, found: B256, computed: B256| {
-        if found == computed { Ok(()) } else { Err(HeaderError::Commitment { field, found, computed }) }
+        if found == computed {
+            Ok(())
+        } else {
+            Err(HeaderError::Commitment {
+                field,
+                found,
+                computed,
+            })
+        }
     };
-    commitment("transactionsRoot", header.transactions_root, calculate_transaction_root(&body.transactions))?;
+    commitment(
+        "transactionsRoot",
+        header.transactions_root,
+        calculate_transaction_root(&body.transactions),
+    )?;
     if fork >= Fork::Paris && !body.ommers.is_empty() {
         return Err(HeaderError::OmmersAfterMerge);
     }
-    commitment("sha3Uncles", header.ommers_hash, calculate_ommers_root(&body.ommers))?;
+    commitment(
+        "sha3Uncles",
+        header.ommers_hash,
+        calculate_ommers_root(&body.ommers),
+    )?;
     if body.ommers.len() > 2 {
         return Err(HeaderError::TooManyOmmers(body.ommers.len()));
     }
     match (&body.withdrawals, header.withdrawals_root) {
         (Some(withdrawals), Some(root)) => {
-            commitment("withdrawalsRoot", root, calculate_withdrawals_root(withdrawals))?;
+            commitment(
+                "withdrawalsRoot",
+                root,
+                calculate_withdrawals_root(withdrawals),
+            )?;
         }
         (None, None) => {}
         (withdrawals, _) => {
-            return Err(HeaderError::Field { field: "withdrawals", required: withdrawals.is_none(), fork });
+            return Err(HeaderError::Field {
+                field: "withdrawals",
+                required: withdrawals.is_none(),
+                fork,
+            });
         }
     }
     if fork >= Fork::Osaka {
         let payload = header.length()
             + alloy_rlp::list_length(&body.transactions)
             + alloy_rlp::list_length(&body.ommers)
-            + body.withdrawals.as_ref().map_or(0, |withdrawals| withdrawals.length());
+            + body
+                .withdrawals
+                .as_ref()
+                .map_or(0, |withdrawals| withdrawals.length());
         let size = payload + alloy_rlp::length_of_length(payload);
         if size > MAX_BLOCK_SIZE {
             return Err(HeaderError::BlockTooLarge(size));
@@ -315,7 +409,10 @@ pub fn validate_body(fork: Fork, header: &Header, body: &BlockBody<Tx>) -> Resul
 
 /// Blob gas of the transactions of a block.
 pub fn blob_gas_used(transactions: &[Tx]) -> u64 {
-    transactions.iter().map(|tx| tx.blob_gas_used().unwrap_or_default()).sum()
+    transactions
+        .iter()
+        .map(|tx| tx.blob_gas_used().unwrap_or_default())
+        .sum()
 }
 
 /// The block as the machine sees it.
@@ -329,7 +426,10 @@ pub fn block_env(spec: &ChainSpec, fork: Fork, header: &Header) -> BlockEnv {
         difficulty: header.difficulty,
         prevrandao: (fork >= Fork::Paris).then_some(header.mix_hash),
         blob_excess_gas_and_price: spec.blob_params(fork).map(|params| {
-            BlobExcessGasAndPrice::new(header.excess_blob_gas.unwrap_or_default(), params.update_fraction)
+            BlobExcessGasAndPrice::new(
+                header.excess_blob_gas.unwrap_or_default(),
+                params.update_fraction,
+            )
         }),
         slot_num: 0,
     }

@@ -22,7 +22,11 @@ pub fn envelope(receipt: &StoredReceipt) -> ReceiptEnvelope {
         Some(root) => Eip658Value::PostState(root),
         None => Eip658Value::Eip658(receipt.success),
     };
-    let inner = Receipt { status, cumulative_gas_used: receipt.cumulative_gas_used, logs: receipt.logs.clone() };
+    let inner = Receipt {
+        status,
+        cumulative_gas_used: receipt.cumulative_gas_used,
+        logs: receipt.logs.clone(),
+    };
     let tx_type = TxType::try_from(receipt.tx_type).unwrap_or(TxType::Legacy);
     ReceiptEnvelope::from_typed(tx_type, ReceiptWithBloom::from(inner))
 }

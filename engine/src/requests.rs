@@ -15,10 +15,12 @@ pub const CONSOLIDATION_REQUESTS: Address = address!("0000bbddc7ce488642fb579f8b
 /// EIP-7685 type of deposits (EIP-6110).
 pub const DEPOSIT_TYPE: u8 = 0;
 /// The contracts asked at the end of every block from Prague on, and the type of what they answer.
-pub const REQUEST_CONTRACTS: [(u8, Address); 2] = [(1, WITHDRAWAL_REQUESTS), (2, CONSOLIDATION_REQUESTS)];
+pub const REQUEST_CONTRACTS: [(u8, Address); 2] =
+    [(1, WITHDRAWAL_REQUESTS), (2, CONSOLIDATION_REQUESTS)];
 
 /// keccak256 of `DepositEvent(bytes,bytes,bytes,bytes,bytes)`.
-const DEPOSIT_EVENT: B256 = b256!("649bbc62d0e31342afea4e5cd82d4049e7e1ee912fc0889aa790803be39038c5");
+const DEPOSIT_EVENT: B256 =
+    b256!("649bbc62d0e31342afea4e5cd82d4049e7e1ee912fc0889aa790803be39038c5");
 /// Offsets and sizes of public key, withdrawal credentials, amount, signature, index in the event's data.
 const DEPOSIT_FIELDS: [(usize, usize); 5] = [(160, 48), (256, 32), (320, 8), (384, 96), (512, 8)];
 /// Bytes of the event's data.
@@ -30,7 +32,11 @@ const DEPOSIT_DATA: usize = 576;
 pub struct InvalidDepositEvent;
 
 /// Appends the request of each deposit among `logs` to `out`.
-pub fn collect_deposits(contract: Address, logs: &[Log], out: &mut Vec<u8>) -> Result<(), InvalidDepositEvent> {
+pub fn collect_deposits(
+    contract: Address,
+    logs: &[Log],
+    out: &mut Vec<u8>,
+) -> Result<(), InvalidDepositEvent> {
     for log in logs {
         if log.address == contract && log.topics().first() == Some(&DEPOSIT_EVENT) {
             push_deposit(&log.data.data, out).ok_or(InvalidDepositEvent)?;
@@ -45,7 +51,10 @@ fn push_deposit(data: &[u8], out: &mut Vec<u8>) -> Option<()> {
     }
     let word = |at: usize| {
         let word = &data[at..at + 32];
-        word[..24].iter().all(|byte| *byte == 0).then(|| u64::from_be_bytes(word[24..].try_into().unwrap_or_default()))
+        word[..24]
+            .iter()
+            .all(|byte| *byte == 0)
+            .then(|| u64::from_be_bytes(word[24..].try_into().unwrap_or_default()))
     };
     for (index, (offset, _)) in DEPOSIT_FIELDS.iter().enumerate() {
         if word(32 * index)? != *offset as u64 {

@@ -26,7 +26,10 @@ pub fn credits(fork: Fork, header: &Header, ommers: &[Header]) -> Vec<(Address, 
         .map(|ommer| {
             // An uncle of the generation before gets 7/8, then an eighth less a generation.
             let eighths = (8 + ommer.number).saturating_sub(header.number).min(8);
-            (ommer.beneficiary, U256::from(reward) * U256::from(eighths) / U256::from(8))
+            (
+                ommer.beneficiary,
+                U256::from(reward) * U256::from(eighths) / U256::from(8),
+            )
         })
         .collect();
     let nephew = U256::from(reward / 32) * U256::from(ommers.len());

@@ -135,7 +135,13 @@ pub fn into_recovered(tx: Tx) -> Result<Recovered<Tx>, TxError> {
 /// Gas a transaction needs before its first instruction: the larger of intrinsic gas and calldata floor.
 pub fn intrinsic_gas(tx: &Tx, fork: Fork) -> u64 {
     let (addresses, slots) = tx.access_list().map_or((0, 0), |list| {
-        (list.0.len() as u64, list.0.iter().map(|item| item.storage_keys.len() as u64).sum::<u64>())
+        (
+            list.0.len() as u64,
+            list.0
+                .iter()
+                .map(|item| item.storage_keys.len() as u64)
+                .sum::<u64>(),
+        )
     });
     let gas = calculate_initial_tx_gas(
         fork.spec_id(),
@@ -164,7 +170,10 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     if let Some(found) = tx.chain_id()
         && (found != chain_id || fork < Fork::SpuriousDragon)
     {
-        return Err(TxError::ChainId { found, expected: chain_id });
+        return Err(TxError::ChainId {
+            found,
+            expected: chain_id,
+        });
     }
     if fork >= Fork::Homestead && tx.signature().s() > SECP256K1_HALF_ORDER {
         return Err(TxError::HighS);
@@ -177,11 +186,16 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
         return Err(TxError::GasLimitAboveCap { gas_limit });
     }
     if fork >= Fork::Shanghai && tx.is_create() && tx.input().len() > MAX_INITCODE_SIZE {
-        return Err(TxError::InitcodeSize { size: tx.input().len() });
+        return Err(TxError::InitcodeSize {
+            size: tx.input().len(),
+        });
     }
     let required = intrinsic_gas(tx, fork);
     if gas_limit < required {
-        return Err(TxError::IntrinsicGas { gas_limit, required });
+        return Err(TxError::IntrinsicGas {
+            gas_limit,
+            required,
+        });
     }
     let cap = tx.max_fee_per_gas();
     if let Some(priority) = tx.max_priority_fee_per_gas()
@@ -209,8 +223,8 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
 /// The most a transaction can take from its sender, in wei; `None` where that does not fit 256 bits.
 pub fn max_cost(tx: &Tx) -> Option<U256> {
     let gas = U256::from(tx.gas_limit()) * U256::from(tx.max_fee_per_gas());
-    let blobs =
-        U256::from(tx.blob_gas_used().unwrap_or_default()) * U256::from(tx.max_fee_per_blob_gas().unwrap_or_default());
+    let blobs = U256::from(tx.blob_gas_used().unwrap_or_default())
+        * U256::from(tx.max_fee_per_blob_gas().unwrap_or_default());
     gas.checked_add(blobs)?.checked_add(tx.value())
 }
 
@@ -228,7 +242,10 @@ pub fn tx_env(tx: &Tx, sender: Address) -> TxEnv {
         chain_id: tx.chain_id(),
         access_list: tx.access_list().cloned().unwrap_or_default(),
         gas_priority_fee: tx.max_priority_fee_per_gas(),
-        blob_hashes: tx.blob_versioned_hashes().map(<[_]>::to_vec).unwrap_or_default(),
+        blob_hashes: tx
+            .blob_versioned_hashes()
+            .map(<[_]>::to_vec)
+            .unwrap_or_default(),
         max_fee_per_blob_gas: tx.max_fee_per_blob_gas().unwrap_or_default(),
         authorization_list: tx
             .authorization_list()

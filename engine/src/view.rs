@@ -72,7 +72,8 @@ impl StateReader for StateView<'_> {
         let bytes = zvm_storage::read_code(self.snapshot, hash)
             .map_err(ReadError::new)?
             .ok_or_else(|| ReadError::new(format!("the store has no code with hash {hash}")))?;
-        let code = Bytecode::new_raw_checked(bytes).map_err(|error| ReadError::new(format!("code {hash}: {error}")))?;
+        let code = Bytecode::new_raw_checked(bytes)
+            .map_err(|error| ReadError::new(format!("code {hash}: {error}")))?;
         self.codes.insert(*hash, code.clone());
         Ok(code)
     }
@@ -82,7 +83,9 @@ impl StateReader for StateView<'_> {
     }
 
     fn block_hash(&self, number: u64) -> Result<B256, ReadError> {
-        Ok(zvm_storage::block_hash(self.snapshot, number).map_err(ReadError::new)?.unwrap_or_default())
+        Ok(zvm_storage::block_hash(self.snapshot, number)
+            .map_err(ReadError::new)?
+            .unwrap_or_default())
     }
 }
 
@@ -107,8 +110,14 @@ pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
         }
         if let Some(info) = &account.info
             && info.code_hash != KECCAK256_EMPTY
-            && account.original.as_ref().is_none_or(|original| original.code_hash != info.code_hash)
-            && let Some(code) = info.code.as_ref().or_else(|| state.codes().get(&info.code_hash))
+            && account
+                .original
+                .as_ref()
+                .is_none_or(|original| original.code_hash != info.code_hash)
+            && let Some(code) = info
+                .code
+                .as_ref()
+                .or_else(|| state.codes().get(&info.code_hash))
         {
             diff.codes.insert(info.code_hash, code.original_bytes());
         }
@@ -127,4 +136,3 @@ pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
     }
     diff
 }
-

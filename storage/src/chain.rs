@@ -2,7 +2,7 @@
 
 use crate::meta::put_head;
 use crate::{Batch, Snapshot, StoreError, StoredReceipt, Table, head};
-use alloy_consensus::{BlockBody, Header, TxEnvelope};
+use alloy_consensus::{BlockBody, EthereumTxEnvelope, Header, TxEip4844};
 use alloy_primitives::{Address, B256, BlockNumber, TxHash};
 use alloy_rlp::Decodable;
 
@@ -14,7 +14,7 @@ pub struct BlockRecord<'a> {
     /// Its hash.
     pub hash: B256,
     /// Transactions, ommers and withdrawals.
-    pub body: &'a BlockBody<TxEnvelope>,
+    pub body: &'a BlockBody<EthereumTxEnvelope<TxEip4844>>,
     /// One receipt a transaction.
     pub receipts: &'a [StoredReceipt],
     /// One sender a transaction.
@@ -198,7 +198,7 @@ pub fn block_number(
 pub fn body(
     snapshot: &dyn Snapshot,
     number: BlockNumber,
-) -> Result<Option<BlockBody<TxEnvelope>>, StoreError> {
+) -> Result<Option<BlockBody<EthereumTxEnvelope<TxEip4844>>>, StoreError> {
     let key = number.to_be_bytes();
     let Some(value) = snapshot.get(Table::Bodies, &key)? else {
         return Ok(None);
