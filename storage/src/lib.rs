@@ -9,6 +9,7 @@ mod batch;
 mod chain;
 mod error;
 mod layered;
+mod lmdb;
 mod memory;
 mod meta;
 mod rebuild;
@@ -18,6 +19,7 @@ mod store;
 mod table;
 mod trie;
 
+pub use crate::lmdb::{Durability, LmdbOptions, LmdbStore};
 pub use account::{AccountInfo, has_storage, read_account, read_code, read_slot, storage_root};
 pub use batch::Batch;
 pub use chain::{

@@ -22,3 +22,6 @@ pub(crate) trait NodeSource {
     /// The error for a node that its parent names but no record holds.
     fn missing(&self, path: &Nibbles) -> StoreError;
 }
+
+#[cfg(test)]
+mod tests;
