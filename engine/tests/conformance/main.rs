@@ -8,6 +8,7 @@ use std::thread;
 use set::Set;
 use zvm_engine::fixtures::runner::Workers;
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
+use zvm_engine::fixtures::vectors;
 
 fn workers() -> Workers<'static> {
     Workers {
@@ -31,4 +32,21 @@ state_sets! {
     every_state_test_of_eest_passes: "eest-v5.4.0-state_tests", 24_063;
     every_legacy_state_test_to_cancun_passes: "legacy-Cancun-GeneralStateTests", 73_026;
     every_legacy_state_test_to_petersburg_passes: "legacy-Constantinople-GeneralStateTests", 13_525;
+}
+
+macro_rules! vector_sets {
+    ($($test:ident: $archive:literal, $executed:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            Set { archive: $archive, executed: $executed }.check(|path| vectors::run(&[path], workers()));
+        }
+    )*};
+}
+
+vector_sets! {
+    every_precompile_vector_passes: "precompile-vectors", 1_813;
+    every_transaction_test_passes: "ethtests-TransactionTests", 1_756;
+    every_small_vector_of_ethereum_tests_passes: "ethtests-small-by-case", 3_500;
+    every_difficulty_test_passes: "ethtests-DifficultyTests", 13_000;
+    legacy_vm_tests_are_counted: "legacy-VMTests", 0;
 }
