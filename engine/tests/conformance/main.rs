@@ -45,8 +45,8 @@ macro_rules! vector_sets {
 
 vector_sets! {
     every_precompile_vector_passes: "precompile-vectors", 1_813;
-    every_transaction_test_passes: "ethtests-TransactionTests", 1_756;
-    every_small_vector_of_ethereum_tests_passes: "ethtests-small-by-case", 3_500;
-    every_difficulty_test_passes: "ethtests-DifficultyTests", 13_000;
+    every_transaction_test_passes: "ethtests-TransactionTests", 1_733;
+    every_small_vector_of_ethereum_tests_passes: "ethtests-small-by-case", 3_568;
+    every_difficulty_test_passes: "ethtests-DifficultyTests", 14_642;
     legacy_vm_tests_are_counted: "legacy-VMTests", 0;
 }
