@@ -6,6 +6,9 @@ use alloy_consensus::{BlockBody, EthereumTxEnvelope, Header, TxEip4844};
 use alloy_primitives::{Address, B256, BlockNumber, TxHash};
 use alloy_rlp::Decodable;
 
+/// A transaction as a block holds it: a blob transaction comes without its sidecar (EIP-4844).
+pub type BlockTransaction = EthereumTxEnvelope<TxEip4844>;
+
 /// A block with what its execution gave, as it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockRecord<'a> {
@@ -14,7 +17,7 @@ pub struct BlockRecord<'a> {
     /// Its hash.
     pub hash: B256,
     /// Transactions, ommers and withdrawals.
-    pub body: &'a BlockBody<EthereumTxEnvelope<TxEip4844>>,
+    pub body: &'a BlockBody<BlockTransaction>,
     /// One receipt a transaction.
     pub receipts: &'a [StoredReceipt],
     /// One sender a transaction.
@@ -198,7 +201,7 @@ pub fn block_number(
 pub fn body(
     snapshot: &dyn Snapshot,
     number: BlockNumber,
-) -> Result<Option<BlockBody<EthereumTxEnvelope<TxEip4844>>>, StoreError> {
+) -> Result<Option<BlockBody<BlockTransaction>>, StoreError> {
     let key = number.to_be_bytes();
     let Some(value) = snapshot.get(Table::Bodies, &key)? else {
         return Ok(None);

@@ -1,6 +1,6 @@
 //! A snapshot with a batch on top that is not committed yet.
 
-use crate::{Batch, Snapshot, StoreError, Table};
+use crate::{Batch, Snapshot, StoreError, Table, Visitor};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -26,12 +26,7 @@ impl Snapshot for Layered<'_> {
         }
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
         let mut writes = self.batch.range(table, from).peekable();
         let mut flow = ControlFlow::Continue(());
         self.base.scan(table, from, &mut |key, value| {

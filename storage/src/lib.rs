@@ -23,8 +23,9 @@ pub use crate::lmdb::{Durability, LmdbOptions, LmdbStore};
 pub use account::{AccountInfo, has_storage, read_account, read_code, read_slot, storage_root};
 pub use batch::Batch;
 pub use chain::{
-    BlockRecord, TransactionLocation, block_hash, block_number, body, header, header_by_hash,
-    put_block, receipts, remove_block, sealed_header, senders, transaction_location,
+    BlockRecord, BlockTransaction, TransactionLocation, block_hash, block_number, body, header,
+    header_by_hash, put_block, receipts, remove_block, sealed_header, senders,
+    transaction_location,
 };
 pub use error::StoreError;
 pub use layered::Layered;
@@ -33,5 +34,5 @@ pub use meta::{SCHEMA_VERSION, get_meta, head, put_head, put_meta};
 pub use rebuild::{rebuild_root, state_root_of};
 pub use receipt::StoredReceipt;
 pub use state::{AccountChange, StateDiff, apply_state, state_root};
-pub use store::{Snapshot, Store, TableStats};
+pub use store::{Snapshot, Store, TableStats, Visitor};
 pub use table::{TABLES, Table, TableFacts};

@@ -1,10 +1,10 @@
 //! A store in memory: persistent ordered maps, so that a snapshot or a fork copies one pointer.
 
-use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats};
+use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats, Visitor};
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use std::borrow::Cow;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Shared, so that copying a node of a map on write does not copy its entries.
@@ -101,12 +101,7 @@ impl Snapshot for MemorySnapshot {
         Ok(value.map(|value| Cow::Borrowed(value.as_ref())))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
         let rows = &self.tables[table.index()].rows;
         for (key, value) in rows.range::<_, [u8]>((Bound::Included(from), Bound::Unbounded)) {
             if visit(key, value).is_break() {

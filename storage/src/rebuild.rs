@@ -7,6 +7,11 @@ use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+/// A hashed key with its value as RLP.
+type Leaf = (B256, Vec<u8>);
+
+type CheckedVisitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
+
 /// The state root of everything in the flat tables; trie nodes and stored storage roots are not looked at. Time and
 /// memory grow with the state.
 ///
@@ -61,7 +66,7 @@ where
 /// Root of the storage trie of every account that has slots.
 fn storage_roots(snapshot: &dyn Snapshot) -> Result<BTreeMap<Address, B256>, StoreError> {
     let mut roots = BTreeMap::new();
-    let mut open: Option<(Address, Vec<(B256, Vec<u8>)>)> = None;
+    let mut open: Option<(Address, Vec<Leaf>)> = None;
     scan_checked(snapshot, Table::Storage, &mut |key, bytes| {
         let (address, slot) = key
             .split_first_chunk::<20>()
@@ -88,7 +93,7 @@ fn storage_roots(snapshot: &dyn Snapshot) -> Result<BTreeMap<Address, B256>, Sto
 fn scan_checked(
     snapshot: &dyn Snapshot,
     table: Table,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    visit: CheckedVisitor<'_>,
 ) -> Result<(), StoreError> {
     let mut outcome = Ok(());
     snapshot.scan(table, &[], &mut |key, value| {
@@ -101,7 +106,7 @@ fn scan_checked(
     outcome
 }
 
-fn slot_leaf(slot: &U256, value: &U256) -> (B256, Vec<u8>) {
+fn slot_leaf(slot: &U256, value: &U256) -> Leaf {
     (
         keccak256(slot.to_be_bytes::<32>()),
         alloy_rlp::encode(value),
@@ -109,7 +114,7 @@ fn slot_leaf(slot: &U256, value: &U256) -> (B256, Vec<u8>) {
 }
 
 /// Root of the trie of hashed keys and RLP values.
-pub(crate) fn trie_root(mut leaves: Vec<(B256, Vec<u8>)>) -> B256 {
+pub(crate) fn trie_root(mut leaves: Vec<Leaf>) -> B256 {
     // The builder takes leaves in ascending order and refuses a key that comes twice.
     leaves.sort_by_key(|(key, _)| *key);
     leaves.dedup_by_key(|(key, _)| *key);

@@ -26,6 +26,9 @@ pub trait Store: Send + Sync {
     fn stats(&self) -> Result<Vec<TableStats>, StoreError>;
 }
 
+/// Is given the key and the value of an entry, and breaks to see no more.
+pub type Visitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// One unchanging state of a store.
 pub trait Snapshot {
     /// The value under `key`, or `None`.
@@ -38,12 +41,7 @@ pub trait Snapshot {
     ///
     /// # Errors
     /// [`StoreError::Lmdb`].
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError>;
 }
 
 /// Size of one table.

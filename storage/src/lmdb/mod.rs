@@ -4,13 +4,12 @@ mod open;
 mod pages;
 
 use crate::batch::is_storable;
-use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats};
+use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats, Visitor};
 use ::lmdb::{Cursor, Database, Environment, Error, RoTransaction, Transaction, WriteFlags};
 use lmdb_sys::{MDB_FIRST, MDB_NEXT, MDB_SET_RANGE};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::borrow::Cow;
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -252,12 +251,7 @@ impl Snapshot for LmdbSnapshot<'_> {
         }
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
         let database = self.store.tables[table.index()];
         let cursor = self.transaction.open_ro_cursor(database);
         let cursor = cursor.map_err(failed("open a cursor"))?;

@@ -1,19 +1,19 @@
 use crate::{dump, open};
 use alloy_consensus::{
-    BlockBody, EthereumTxEnvelope, Header, SignableTransaction, TxEip1559, TxEnvelope, TxLegacy,
+    BlockBody, EthereumTxEnvelope, Header, SignableTransaction, TxEip1559, TxLegacy,
 };
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, Bytes, Log, Signature, U256};
 use zvm_storage::{
-    Batch, BlockRecord, MemoryStore, Store, StoreError, StoredReceipt, Table, TransactionLocation,
-    block_hash, block_number, body, get_meta, head, header, header_by_hash, put_block, put_meta,
-    receipts, remove_block, sealed_header, senders, transaction_location,
+    Batch, BlockRecord, BlockTransaction, MemoryStore, Store, StoreError, StoredReceipt, Table,
+    TransactionLocation, block_hash, block_number, body, get_meta, head, header, header_by_hash,
+    put_block, put_meta, receipts, remove_block, sealed_header, senders, transaction_location,
 };
 
 /// A block with everything that its tables hold.
 struct Block {
     header: Header,
-    body: BlockBody<TxEnvelope>,
+    body: BlockBody<BlockTransaction>,
     receipts: Vec<StoredReceipt>,
     senders: Vec<Address>,
 }
@@ -21,7 +21,7 @@ struct Block {
 impl Block {
     fn new(number: u64, parent_hash: B256, transactions: u64) -> Self {
         let signature = || Signature::new(U256::from(1), U256::from(2), true);
-        let transaction = |nonce: u64| -> TxEnvelope {
+        let transaction = |nonce: u64| -> BlockTransaction {
             let nonce = number * 1000 + nonce;
             if nonce.is_multiple_of(2) {
                 let transaction = TxLegacy {
@@ -46,10 +46,10 @@ impl Block {
                 vec![B256::repeat_byte(1); index as usize % 5],
                 Bytes::from(vec![3; index as usize]),
             )],
-            contract_address: (index % 3 == 0).then(|| Address::repeat_byte(4)),
-            post_state: (index % 4 == 0).then(|| B256::repeat_byte(5)),
-            blob_gas_used: (index % 5 == 0).then_some(131_072),
-            blob_gas_price: (index % 7 == 0).then_some(u128::MAX),
+            contract_address: index.is_multiple_of(3).then(|| Address::repeat_byte(4)),
+            post_state: index.is_multiple_of(4).then(|| B256::repeat_byte(5)),
+            blob_gas_used: index.is_multiple_of(5).then_some(131_072),
+            blob_gas_price: index.is_multiple_of(7).then_some(u128::MAX),
         };
         Self {
             header: Header {

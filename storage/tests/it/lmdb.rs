@@ -2,6 +2,7 @@ use crate::{dump, open};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use zvm_storage::{Batch, Durability, LmdbOptions, LmdbStore, Store, StoreError, Table, put_meta};
 
@@ -136,11 +137,11 @@ fn growth_and_readers_of_other_threads_do_not_disturb_each_other() {
     })
     .unwrap();
     store.commit(&filled(1)).unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while !done.load(std::sync::atomic::Ordering::Acquire) {
+                while !done.load(Ordering::Acquire) {
                     let snapshot = store.snapshot().unwrap();
                     // A second one on the thread must not wait for a resize that waits for the first.
                     let again = store.snapshot().unwrap();
@@ -152,10 +153,10 @@ fn growth_and_readers_of_other_threads_do_not_disturb_each_other() {
                 }
             });
         }
+        let _done = crate::SetOnDrop(&done);
         for entries in 1..12 {
             store.commit(&filled(entries * 400)).unwrap();
         }
-        done.store(true, std::sync::atomic::Ordering::Release);
     });
     assert_eq!(dump(&store).len(), 4400);
 }
@@ -186,7 +187,9 @@ fn a_file_of_another_program_is_a_clear_error() {
         ("zeros", vec![0; 100_000]),
         (
             "noise",
-            (0..100_000_u32).map(|n| (n * n >> 3) as u8).collect(),
+            (0..100_000_u32)
+                .map(|n| (n.wrapping_mul(n) >> 3) as u8)
+                .collect(),
         ),
     ] {
         let path = folder.path().join(name);

@@ -7,6 +7,7 @@ mod state;
 mod stores;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use zvm_storage::{LmdbOptions, LmdbStore, Snapshot, Store, Table};
 
 /// All entries of all tables.
@@ -38,4 +39,13 @@ fn open(path: &std::path::Path) -> LmdbStore {
         ..LmdbOptions::new(path)
     })
     .unwrap()
+}
+
+/// Ends the other threads of a test however its owner ends.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
