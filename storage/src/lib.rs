@@ -4,6 +4,8 @@
 //! A block is stored in three steps: [`apply_state`] and [`put_block`] fill a [`Batch`] from a [`Snapshot`], and
 //! [`Store::commit`] writes it. Layouts and promises are in `docs/storage.md`.
 
+#![deny(unsafe_code, missing_docs)]
+
 mod account;
 mod batch;
 mod chain;

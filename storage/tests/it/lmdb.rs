@@ -277,6 +277,41 @@ fn a_truncated_file_is_an_error_at_every_length_and_never_ends_the_process() {
 }
 
 #[test]
+fn a_file_short_of_free_pages_alone_opens_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.commit(&filled(1)).unwrap();
+    let rows = dump(&store);
+    store.commit(&filled(300)).unwrap();
+    let mut delete = Batch::new();
+    for entry in 1..300_u32 {
+        delete.delete(Table::Codes, entry.to_be_bytes());
+    }
+    store.commit(&delete).unwrap();
+    // Two commits later the tables stand on the first pages that became free.
+    for _ in 0..4 {
+        store.commit(&filled(1)).unwrap();
+    }
+    drop(store);
+    let data = folder.path().join("data.mdb");
+    let whole = fs::read(&data).unwrap();
+    let mut opened = 0;
+    for length in (0..whole.len()).rev().step_by(4096) {
+        fs::write(&data, &whole[..length]).unwrap();
+        let store = match LmdbStore::open(LmdbOptions::new(folder.path())) {
+            Ok(store) => store,
+            Err(StoreError::Truncated { .. } | StoreError::Open { .. }) => continue,
+            Err(error) => panic!("{length}: {error}"),
+        };
+        opened += 1;
+        assert_eq!(dump(&store), rows);
+        store.commit(&filled(300)).unwrap();
+        assert_eq!(dump(&store).len(), 300);
+    }
+    assert!(opened > 0);
+}
+
+#[test]
 fn a_half_written_mark_of_a_new_folder_does_not_stop_the_opening() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
