@@ -1,5 +1,6 @@
 //! The external test sets, run whole or by a stable sample, and counted: a set that shrinks fails.
 
+mod loose_files;
 mod set;
 
 use std::num::NonZeroUsize;
