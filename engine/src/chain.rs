@@ -16,6 +16,7 @@ use crate::chain_spec::{BlockPosition, ChainSpec};
 use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, IntermediateRoots};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
+use crate::ommers::validate_ommers;
 use crate::receipt::receipts_root;
 use crate::transaction::{self, Tx, TxError};
 use crate::view::{CodeCache, StateView, state_diff};
@@ -122,24 +123,31 @@ impl Chain {
         if zvm_storage::head(&*store.snapshot()?)?.is_none() {
             write_genesis(&*store, genesis, &header, genesis_hash)?;
         }
-        let head = {
-            let snapshot = store.snapshot()?;
-            let found = zvm_storage::block_hash(&*snapshot, header.number)?.unwrap_or_default();
-            if found != genesis_hash {
-                return Err(ChainError::OtherGenesis {
-                    found,
-                    expected: genesis_hash,
-                });
-            }
-            read_head(&*snapshot)?.ok_or_else(|| StoreError::Corrupt {
-                table: zvm_storage::Table::Meta,
-                key: "head".into(),
-                reason: "names a block that is not there".into(),
-            })?
-        };
+        let found =
+            zvm_storage::block_hash(&*store.snapshot()?, header.number)?.unwrap_or_default();
+        if found != genesis_hash {
+            return Err(ChainError::OtherGenesis {
+                found,
+                expected: genesis_hash,
+            });
+        }
+        Self::attach(store, genesis.spec.clone(), genesis_hash)
+    }
+
+    /// Opens the chain in a store that is known to hold it.
+    pub fn attach(
+        store: Arc<dyn Store>,
+        spec: ChainSpec,
+        genesis_hash: B256,
+    ) -> Result<Self, ChainError> {
+        let head = read_head(&*store.snapshot()?)?.ok_or_else(|| StoreError::Corrupt {
+            table: zvm_storage::Table::Meta,
+            key: "head".into(),
+            reason: "there is no head, or it names a block that is not there".into(),
+        })?;
         Ok(Self {
             store,
-            spec: genesis.spec.clone(),
+            spec,
             genesis_hash,
             codes: CodeCache::default(),
             head: RwLock::new(head),
@@ -201,12 +209,8 @@ impl Chain {
     }
 
     /// Adds a block in its RLP form on top of the head.
-    pub fn import_rlp(&self, mut bytes: &[u8]) -> Result<Imported, ChainError> {
-        let block = TxBlock::decode(&mut bytes)?;
-        if !bytes.is_empty() {
-            return Err(ChainError::Decode(alloy_rlp::Error::UnexpectedLength));
-        }
-        self.import(block)
+    pub fn import_rlp(&self, bytes: &[u8]) -> Result<Imported, ChainError> {
+        self.import(decode_block(bytes)?)
     }
 
     /// Adds a block on top of the head: checks it, executes it, compares what the header says and makes it durable.
@@ -220,6 +224,8 @@ impl Chain {
         let senders = recover_senders(&body.transactions)?;
 
         let snapshot = self.store.snapshot()?;
+        validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
+            .map_err(HeaderError::from)?;
         let view = StateView::new(&*snapshot, &self.codes);
         let mut roots = SnapshotRoots {
             snapshot: &*snapshot,
@@ -366,6 +372,16 @@ fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
         hash,
         total_difficulty,
     }))
+}
+
+/// Decodes the RLP of exactly one block.
+pub fn decode_block(mut bytes: &[u8]) -> Result<TxBlock, alloy_rlp::Error> {
+    let block = TxBlock::decode(&mut bytes)?;
+    if bytes.is_empty() {
+        Ok(block)
+    } else {
+        Err(alloy_rlp::Error::UnexpectedLength)
+    }
 }
 
 /// The genesis header with its state root.

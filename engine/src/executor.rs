@@ -138,8 +138,9 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         reader: &'a dyn StateReader,
         roots: Option<&'r mut dyn IntermediateRoots>,
     ) -> Result<Self, ExecutionError> {
-        let cfg = cfg_env(fork, spec.chain_id, spec.blob_params(fork));
-        let mut machine = Machine::new(cfg, header::block_env(spec, fork, header), reader);
+        let mut executor = Self::transactions_only(spec, fork, header, reader);
+        executor.roots = roots.filter(|_| fork < Fork::Byzantium);
+        let machine = &mut executor.machine;
         if spec.dao_support && spec.dao_block() == Some(header.number) {
             let mut total = U256::ZERO;
             for address in dao::DRAINED {
@@ -157,17 +158,33 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         if fork >= Fork::Prague && header.number != 0 {
             machine.system_call(requests::HISTORY_STORAGE, header.parent_hash.0.into())?;
         }
-        Ok(Self {
+        Ok(executor)
+    }
+
+    /// Starts a block without what comes before its first transaction, for blocks recorded without the state that needs.
+    pub fn transactions_only(
+        spec: &'r ChainSpec,
+        fork: Fork,
+        header: &'r Header,
+        reader: &'a dyn StateReader,
+    ) -> Self {
+        let cfg = cfg_env(fork, spec.chain_id, spec.blob_params(fork));
+        Self {
             spec,
             fork,
             header,
-            machine,
-            roots: roots.filter(|_| fork < Fork::Byzantium),
+            machine: Machine::new(cfg, header::block_env(spec, fork, header), reader),
+            roots: None,
             receipts: Vec::new(),
             gas_used: 0,
             blob_gas_used: 0,
             deposits: Vec::new(),
-        })
+        }
+    }
+
+    /// Ends the block without what comes after its last transaction.
+    pub fn into_parts(self) -> (Vec<StoredReceipt>, BlockState<'a>) {
+        (self.receipts, self.machine.into_state())
     }
 
     /// Gas the next transactions may still ask for.
@@ -187,7 +204,7 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         sender: Address,
     ) -> Result<ExecutionResult, ExecutionError> {
         let index = self.receipts.len();
-        transaction::validate(tx, self.fork, self.spec.chain_id)
+        transaction::validate_signature(tx, self.fork, self.spec.chain_id)
             .map_err(|source| ExecutionError::Transaction { index, source })?;
         let available = self.gas_available();
         if tx.gas_limit() > available {

@@ -17,6 +17,7 @@ use zvm_runtimes::revm::context_interface::block::BlobExcessGasAndPrice;
 use crate::chain_spec::ChainSpec;
 use crate::dao;
 use crate::difficulty::{ParentDifficulty, difficulty};
+use crate::ommers::OmmerError;
 use crate::transaction::Tx;
 
 /// Smallest gas limit of a block (Yellow Paper 4.3.4).
@@ -135,6 +136,9 @@ pub enum HeaderError {
     /// EIP-7934.
     #[error("block of {0} bytes is larger than {MAX_BLOCK_SIZE}")]
     BlockTooLarge(usize),
+    /// An uncle does not belong here.
+    #[error(transparent)]
+    Ommer(#[from] OmmerError),
     /// More than two uncles.
     #[error("{0} uncles, at most 2 are allowed")]
     TooManyOmmers(usize),
@@ -211,7 +215,6 @@ pub fn validate_header(
             parent: parent.timestamp,
         });
     }
-    validate_fields(fork, header)?;
     // EIP-1559 doubles the gas limit at the fork block, as the target stays.
     let first_london = fork >= Fork::London && parent.base_fee_per_gas.is_none();
     let parent_limit = if first_london {
@@ -228,6 +231,7 @@ pub fn validate_header(
             parent: parent_limit,
         });
     }
+    validate_fields(fork, header)?;
     if header.gas_used > header.gas_limit {
         return Err(HeaderError::GasUsedAboveLimit {
             used: header.gas_used,

@@ -155,6 +155,23 @@ pub fn intrinsic_gas(tx: &Tx, fork: Fork) -> u64 {
     gas.initial_total_gas().max(gas.floor_gas())
 }
 
+/// Checks what is signed: the chain (EIP-155) and that the signature cannot be mirrored (EIP-2). The machine checks the
+/// other rules of [`validate`] itself when it executes a transaction.
+pub fn validate_signature(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
+    if let Some(found) = tx.chain_id()
+        && (found != chain_id || fork < Fork::SpuriousDragon)
+    {
+        return Err(TxError::ChainId {
+            found,
+            expected: chain_id,
+        });
+    }
+    if fork >= Fork::Homestead && tx.signature().s() > SECP256K1_HALF_ORDER {
+        return Err(TxError::HighS);
+    }
+    Ok(())
+}
+
 /// Checks every rule that does not depend on the state or the block.
 pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     let from = match tx.tx_type() {
@@ -167,17 +184,7 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     if fork < from {
         return Err(TxError::TypeNotActive { ty: tx.ty(), from });
     }
-    if let Some(found) = tx.chain_id()
-        && (found != chain_id || fork < Fork::SpuriousDragon)
-    {
-        return Err(TxError::ChainId {
-            found,
-            expected: chain_id,
-        });
-    }
-    if fork >= Fork::Homestead && tx.signature().s() > SECP256K1_HALF_ORDER {
-        return Err(TxError::HighS);
-    }
+    validate_signature(tx, fork, chain_id)?;
     if tx.nonce() == u64::MAX {
         return Err(TxError::NonceOverflow);
     }
