@@ -1,15 +1,16 @@
 //! A store in LMDB: one environment a folder, one named database a table.
 
+mod gate;
 mod open;
 mod pages;
 
 use crate::batch::is_storable;
 use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats, Visitor};
 use ::lmdb::{Cursor, Database, Environment, Error, RoTransaction, Transaction, WriteFlags};
+use gate::{Gate, Pass};
 use lmdb_sys::{MDB_FIRST, MDB_NEXT, MDB_SET_RANGE};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 use std::borrow::Cow;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -64,14 +65,13 @@ pub struct LmdbStore {
     path: PathBuf,
     max_readers: u32,
     grow_wait: Duration,
-    /// Read while a transaction is open, written while the map is exchanged.
-    gate: RwLock<()>,
+    gate: Gate,
     /// Orders commits, so that two that find the map full do not both grow it.
     writer: Mutex<()>,
     /// A resize failed and left no map.
     unusable: AtomicBool,
     /// Locked for as long as the store is open. Declared after the environment, so it is released last.
-    _lock: File,
+    _lock: open::FolderLock,
 }
 
 impl LmdbStore {
@@ -100,7 +100,7 @@ impl LmdbStore {
     }
 
     fn begin(&self) -> Result<LmdbSnapshot<'_>, StoreError> {
-        let gate = self.enter()?;
+        let pass = self.enter()?;
         let transaction = self
             .environment
             .begin_ro_txn()
@@ -116,24 +116,24 @@ impl LmdbStore {
         Ok(LmdbSnapshot {
             transaction,
             store: self,
-            _gate: gate,
+            _pass: pass,
         })
     }
 
-    /// Keeps the map where it is. A thread may enter again while it holds a snapshot, even if a resize waits.
-    fn enter(&self) -> Result<RwLockReadGuard<'_, ()>, StoreError> {
-        let gate = self.gate.read_recursive();
+    /// Keeps the map where it is.
+    fn enter(&self) -> Result<Pass<'_>, StoreError> {
+        let pass = self.gate.pass();
         if self.unusable.load(Ordering::Acquire) {
             return Err(StoreError::Unusable {
                 path: self.path.clone(),
             });
         }
-        Ok(gate)
+        Ok(pass)
     }
 
     /// Writes the batch in one transaction; `Ok(false)` if the map has no room for it.
     fn try_commit(&self, batch: &Batch) -> Result<bool, StoreError> {
-        let _gate = self.enter()?;
+        let _pass = self.enter()?;
         let written = self.environment.begin_rw_txn().and_then(|mut transaction| {
             for (table, key, value) in batch.iter() {
                 let database = self.tables[table.index()];
@@ -171,7 +171,7 @@ impl LmdbStore {
             .checked_mul(2)
             .and_then(|new| usize::try_from(new).ok())
             .ok_or_else(|| refused("there is no larger size".into()))?;
-        let Some(_gate) = self.gate.try_write_for(self.grow_wait) else {
+        let Some(_gate) = self.gate.close(self.grow_wait) else {
             return Err(refused(format!(
                 "snapshots stayed open for {:?}",
                 self.grow_wait
@@ -233,7 +233,7 @@ struct LmdbSnapshot<'a> {
     transaction: RoTransaction<'a>,
     store: &'a LmdbStore,
     /// Declared after the transaction, so that it is released after the transaction has ended.
-    _gate: RwLockReadGuard<'a, ()>,
+    _pass: Pass<'a>,
 }
 
 impl Snapshot for LmdbSnapshot<'_> {

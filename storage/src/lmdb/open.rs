@@ -1,5 +1,6 @@
 //! Opening: the folder is locked, the file is looked at before LMDB touches its pages, the schema is checked.
 
+use super::gate::Gate;
 use super::{Durability, LmdbOptions, LmdbStore, failed, pages};
 use crate::meta::SCHEMA;
 use crate::{SCHEMA_VERSION, StoreError, Table};
@@ -7,7 +8,7 @@ use ::lmdb::{
     Cursor, Database, DatabaseFlags, Environment, EnvironmentFlags, Error, Transaction, WriteFlags,
 };
 use lmdb_sys::{MDB_FIRST, MDB_NEXT};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ const SMALLEST_FALLBACK: u64 = 1 << 30;
 pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
     fs::create_dir_all(&options.path).map_err(io("make", &options.path))?;
     let path = fs::canonicalize(&options.path).map_err(io("resolve", &options.path))?;
-    let mut lock = lock(&path)?;
-    let made = is_made(&mut lock, &path)?;
+    let mut lock = FolderLock::take(&path)?;
+    let made = is_made(&mut lock.0, &path)?;
     let data = path.join(DATA_FILE);
     let data_length = match fs::metadata(&data) {
         Ok(metadata) => metadata.len(),
@@ -50,8 +51,9 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
         File::open(&path)
             .and_then(|folder| folder.sync_all())
             .map_err(io("sync", &path))?;
-        lock.write_all(MADE)
-            .and_then(|()| lock.sync_all())
+        lock.0
+            .write_all(MADE)
+            .and_then(|()| lock.0.sync_all())
             .map_err(io("write", &path.join(LOCK_FILE)))?;
     }
     Ok(LmdbStore {
@@ -60,30 +62,43 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
         path,
         max_readers: options.max_readers,
         grow_wait: options.grow_wait,
-        gate: RwLock::new(()),
+        gate: Gate::default(),
         writer: Mutex::new(()),
         unusable: AtomicBool::new(false),
         _lock: lock,
     })
 }
 
-/// Takes the lock of the folder. The system ties it to this opening of the file, so that it shuts out a second one in
-/// this process too, and ends it with the process.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = path.join(LOCK_FILE);
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&file)
-        .map_err(io("open", &file))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyOpen {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(io("lock", &file)(error)),
+/// The lock of a folder, held until it is dropped.
+pub(super) struct FolderLock(File);
+
+impl FolderLock {
+    /// Takes the lock of the folder. The system ties it to this opening of the file, so that it shuts out a second
+    /// one in this process too, and ends it with the process.
+    fn take(path: &Path) -> Result<Self, StoreError> {
+        let file = path.join(LOCK_FILE);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&file)
+            .map_err(io("open", &file))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self(lock)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyOpen {
+                path: path.to_owned(),
+            }),
+            Err(TryLockError::Error(error)) => Err(io("lock", &file)(error)),
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing alone would leave it locked while a process that was just forked has not yet closed its copy. If
+        // unlocking fails, closing still does it.
+        let _ = self.0.unlock();
     }
 }
 
