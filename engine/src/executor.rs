@@ -3,7 +3,8 @@
 //! Import and building take the same steps: [`BlockExecutor::new`] does what comes before the first transaction,
 //! [`BlockExecutor::transact`] each transaction, [`BlockExecutor::finish`] what comes after the last.
 
-use alloy_consensus::{Header, Transaction as _};
+use alloy_consensus::{Header, Transaction as _, Typed2718 as _};
+use alloy_eips::eip4844::DATA_GAS_PER_BLOB;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_eips::eip7685::Requests;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log, U256};
@@ -198,11 +199,7 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
     }
 
     /// Executes the next transaction of the block and adds its receipt. After an error the block is as before it.
-    pub fn transact(
-        &mut self,
-        tx: &Tx,
-        sender: Address,
-    ) -> Result<ExecutionResult, ExecutionError> {
+    pub fn transact(&mut self, tx: &Tx, sender: Address) -> Result<&StoredReceipt, ExecutionError> {
         let index = self.receipts.len();
         transaction::validate_signature(tx, self.fork, self.spec.chain_id)
             .map_err(|source| ExecutionError::Transaction { index, source })?;
@@ -214,50 +211,70 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
                 available,
             });
         }
-        let blob_gas = tx.blob_gas_used().unwrap_or_default();
-        if let Some(params) = self.spec.blob_params(self.fork) {
-            let left = params
-                .max
-                .saturating_sub(self.blob_gas_used / alloy_eips::eip4844::DATA_GAS_PER_BLOB);
-            let blobs = blob_gas / alloy_eips::eip4844::DATA_GAS_PER_BLOB;
-            if blobs > left {
+        let blob_gas = tx.blob_gas_used();
+        if let Some(blob_gas) = blob_gas {
+            let available = self.blobs_available();
+            let blobs = blob_gas / DATA_GAS_PER_BLOB;
+            if blobs > available {
                 return Err(ExecutionError::BlobGasExceeded {
                     index,
                     blobs,
-                    available: left,
+                    available,
                 });
             }
         }
-        let result = self
+        let deposits_before = self.deposits.len();
+        let watch_deposits = self.fork >= Fork::Prague;
+        let (contract, deposits) = (self.spec.deposit_contract, &mut self.deposits);
+        let executed = self
             .machine
-            .execute(transaction::tx_env(tx, sender))
-            .map_err(|error| match error {
-                MachineError::Invalid(source) => ExecutionError::Invalid { index, source },
-                other => ExecutionError::Machine(other),
-            })?;
+            .execute_if(transaction::tx_env(tx, sender), |result| {
+                if watch_deposits && result.is_success() {
+                    requests::collect_deposits(contract, result.logs(), deposits)
+                } else {
+                    Ok(())
+                }
+            });
+        let result = match executed {
+            Ok(Ok(result)) => result,
+            Ok(Err(malformed)) => {
+                self.deposits.truncate(deposits_before);
+                return Err(malformed.into());
+            }
+            Err(MachineError::Invalid(source)) => {
+                return Err(ExecutionError::Invalid { index, source });
+            }
+            Err(other) => return Err(ExecutionError::Machine(other)),
+        };
         self.gas_used += result.tx_gas_used();
-        self.blob_gas_used += blob_gas;
+        self.blob_gas_used += blob_gas.unwrap_or_default();
         let post_state = match self.roots.as_mut() {
             Some(roots) => Some(roots.root(self.machine.state())?),
             None => None,
         };
-        let (logs, contract_address) = outcome(&result);
-        if self.fork >= Fork::Prague {
-            requests::collect_deposits(self.spec.deposit_contract, logs, &mut self.deposits)?;
-        }
+        let success = result.is_success();
+        let (logs, contract_address) = outcome(result);
         self.receipts.push(StoredReceipt {
-            tx_type: alloy_consensus::Typed2718::ty(tx),
-            success: result.is_success(),
+            tx_type: tx.ty(),
+            success,
             cumulative_gas_used: self.gas_used,
-            logs: logs.to_vec(),
+            logs,
             contract_address,
             post_state,
-            blob_gas_used: tx.blob_gas_used(),
-            blob_gas_price: tx.blob_gas_used().and_then(|_| {
+            blob_gas_used: blob_gas,
+            blob_gas_price: blob_gas.and_then(|_| {
                 header::blob_gas_price(self.spec, self.fork, self.header.excess_blob_gas?)
             }),
         });
-        Ok(result)
+        Ok(&self.receipts[index])
+    }
+
+    fn blobs_available(&self) -> u64 {
+        let used = self.blob_gas_used / DATA_GAS_PER_BLOB;
+        // Before Cancun there is no schedule, and the machine refuses the type.
+        self.spec
+            .blob_params(self.fork)
+            .map_or(u64::MAX, |params| params.max.saturating_sub(used))
     }
 
     /// Does what comes after the last transaction.
@@ -306,17 +323,15 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
     }
 }
 
-/// Logs and created contract of a result.
-fn outcome(result: &ExecutionResult) -> (&[Log], Option<Address>) {
+/// Logs and created contract of a result. A failed transaction leaves neither.
+fn outcome(result: ExecutionResult) -> (Vec<Log>, Option<Address>) {
     match result {
-        ExecutionResult::Success { logs, output, .. } => {
-            let created = match output {
-                Output::Create(_, address) => *address,
-                Output::Call(_) => None,
-            };
-            (logs, created)
-        }
-        // A failed transaction leaves no logs.
-        ExecutionResult::Revert { .. } | ExecutionResult::Halt { .. } => (&[], None),
+        ExecutionResult::Success {
+            logs,
+            output: Output::Create(_, created),
+            ..
+        } => (logs, created),
+        ExecutionResult::Success { logs, .. } => (logs, None),
+        ExecutionResult::Revert { .. } | ExecutionResult::Halt { .. } => (Vec::new(), None),
     }
 }

@@ -46,12 +46,13 @@ impl<'a> BlockJournal<'a> {
             .is_enabled_in(SpecId::SPURIOUS_DRAGON);
         // With the accounts taken out this clears the rest: logs, warm addresses, transient storage, checkpoints.
         self.journal.inner.finalize();
-        for (address, mut account) in state.drain() {
+        for (address, account) in &mut state {
             if before_eip161 {
-                keep_empty(&mut account);
+                keep_empty(account);
             }
-            self.journal.database.apply(address, account);
+            self.journal.database.apply(*address, account);
         }
+        state.clear();
         if state.capacity() <= KEPT_CAPACITY {
             self.journal.inner.state = state;
         }

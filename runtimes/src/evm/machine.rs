@@ -122,17 +122,32 @@ impl<'a> Machine<'a> {
 
     /// Executes a transaction and keeps its changes. After an error the state is as before it.
     pub fn execute(&mut self, tx: TxEnv) -> Result<ExecutionResult, MachineError> {
+        let result = self.run(tx);
+        self.settle(result, true)
+    }
+
+    /// Executes a transaction and keeps its changes if `accept` takes the result. Otherwise, and after an error, the
+    /// state is as before it.
+    pub fn execute_if<E>(
+        &mut self,
+        tx: TxEnv,
+        accept: impl FnOnce(&ExecutionResult) -> Result<(), E>,
+    ) -> Result<Result<ExecutionResult, E>, MachineError> {
+        let result = self.run(tx);
+        let refused = result.as_ref().ok().and_then(|result| accept(result).err());
+        let result = self.settle(result, refused.is_none())?;
+        Ok(refused.map_or(Ok(result), Err))
+    }
+
+    fn run(&mut self, tx: TxEnv) -> Result<ExecutionResult, EvmError> {
         let evm = self.evm();
         evm.ctx.set_tx(tx);
-        let result = MainnetHandler::<_, EvmError, _>::default().run(evm);
-        self.settle(result, true)
+        MainnetHandler::<_, EvmError, _>::default().run(evm)
     }
 
     /// Executes a transaction and drops its changes.
     pub fn call(&mut self, tx: TxEnv) -> Result<ExecutionResult, MachineError> {
-        let evm = self.evm();
-        evm.ctx.set_tx(tx);
-        let result = MainnetHandler::<_, EvmError, _>::default().run(evm);
+        let result = self.run(tx);
         self.settle(result, false)
     }
 

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, map::HashMap};
+use alloy_primitives::map::{AddressMap, B256Map, Entry, HashMap};
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database};
 use revm::state::{Account, AccountInfo};
@@ -101,9 +102,10 @@ impl AccountState {
 /// The changes of the transactions executed so far on top of a [`StateReader`].
 pub struct BlockState<'a> {
     reader: &'a dyn StateReader,
-    accounts: HashMap<Address, AccountState>,
+    /// Boxed: an entry is moved whenever the table grows, and most blocks fill it from empty.
+    accounts: AddressMap<Box<AccountState>>,
     /// Code deployed or loaded in this block.
-    codes: HashMap<B256, Bytecode>,
+    codes: B256Map<Bytecode>,
     block_hashes: HashMap<u64, B256>,
 }
 
@@ -120,34 +122,28 @@ impl<'a> BlockState<'a> {
     pub fn new(reader: &'a dyn StateReader) -> Self {
         Self {
             reader,
-            accounts: HashMap::default(),
-            codes: HashMap::default(),
+            accounts: AddressMap::default(),
+            codes: B256Map::default(),
             block_hashes: HashMap::default(),
         }
     }
 
     /// Every account the block has read or written.
-    pub fn accounts(&self) -> &HashMap<Address, AccountState> {
+    pub fn accounts(&self) -> &AddressMap<Box<AccountState>> {
         &self.accounts
     }
 
     /// Code by hash, of every account whose code was loaded or set in the block.
-    pub fn codes(&self) -> &HashMap<B256, Bytecode> {
+    pub fn codes(&self) -> &B256Map<Bytecode> {
         &self.codes
     }
 
-    /// Takes the accounts and codes out.
-    pub fn into_parts(self) -> (HashMap<Address, AccountState>, HashMap<B256, Bytecode>) {
-        (self.accounts, self.codes)
-    }
-
     fn load(&mut self, address: Address) -> Result<&mut AccountState, ReadError> {
-        use alloy_primitives::map::Entry;
         match self.accounts.entry(address) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let info = self.reader.account(&address)?;
-                Ok(entry.insert(AccountState::loaded(info)))
+                Ok(entry.insert(Box::new(AccountState::loaded(info))))
             }
         }
     }
@@ -206,14 +202,14 @@ impl<'a> BlockState<'a> {
     }
 
     /// Applies what one transaction left in the journal. Untouched accounts are only loads and change nothing.
-    pub(super) fn apply(&mut self, address: Address, mut account: Account) {
+    pub(super) fn apply(&mut self, address: Address, account: &mut Account) {
         if !account.is_touched() {
             return;
         }
         let state = self
             .accounts
             .entry(address)
-            .or_insert_with(|| AccountState::loaded(None));
+            .or_insert_with(|| Box::new(AccountState::loaded(None)));
         state.touched = true;
         if account.is_selfdestructed() || (account.is_empty() && !account.is_created()) {
             state.info = None;
@@ -236,7 +232,11 @@ impl<'a> BlockState<'a> {
                 .entry(account.info.code_hash)
                 .or_insert_with(|| code.clone());
         }
-        state.info = Some(core::mem::take(&mut account.info));
+        match &mut state.info {
+            // The journal's copy is about to go: exchange instead of building an empty one.
+            Some(info) => core::mem::swap(info, &mut account.info),
+            none => *none = Some(core::mem::take(&mut account.info)),
+        }
         for (key, slot) in account.storage.drain() {
             if !slot.is_changed() {
                 continue;
@@ -260,7 +260,6 @@ impl Database for BlockState<'_> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ReadError> {
-        use alloy_primitives::map::Entry;
         match self.codes.entry(code_hash) {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
             Entry::Vacant(entry) => Ok(entry.insert(self.reader.code(&code_hash)?).clone()),
@@ -268,7 +267,6 @@ impl Database for BlockState<'_> {
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, ReadError> {
-        use alloy_primitives::map::Entry;
         let reader = self.reader;
         let account = self.load(address)?;
         match account.storage.entry(slot) {
@@ -290,7 +288,6 @@ impl Database for BlockState<'_> {
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, ReadError> {
-        use alloy_primitives::map::Entry;
         match self.block_hashes.entry(number) {
             Entry::Occupied(entry) => Ok(*entry.get()),
             Entry::Vacant(entry) => Ok(*entry.insert(self.reader.block_hash(number)?)),
