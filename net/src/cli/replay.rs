@@ -1,0 +1,85 @@
+//! `zvm replay`: recorded blocks, compared with what was recorded and timed beside plain revm.
+
+use std::io::{Write as _, stdout};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use zvm_engine::fixtures::replay::{self, ReplayReport};
+
+/// Arguments of `zvm replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Recorded blocks (`NUMBER.json.zst`, with `codes.json.zst` beside them) or folders of them.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// How often each block is executed for the clock, alternating with plain revm; medians count.
+    #[arg(long, default_value = "5")]
+    repeat: NonZeroUsize,
+}
+
+impl ReplayArgs {
+    /// Replays the blocks and prints the report; success only if every block gave what was recorded.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no recorded block.
+    pub fn run(self) -> eyre::Result<ExitCode> {
+        let blocks = replay::load(&self.paths)?;
+        let bar = if self.json {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new(blocks.len() as u64)
+                .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} block {msg}")?)
+        };
+        let report = replay::run(&blocks, self.repeat.get(), &mut |block| {
+            bar.set_message(block.header.number.to_string());
+            bar.inc(1);
+        });
+        bar.finish_and_clear();
+        let mut out = stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{}", Table(&report))?;
+        }
+        let passed = report.failed.is_empty() && report.blocks > 0;
+        Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+struct Table<'a>(&'a ReplayReport);
+
+impl core::fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let ReplayReport { blocks, passed, failed, transactions, gas, cpu_seconds, plain_revm_cpu_seconds, ratio, times } =
+            self.0;
+        writeln!(f, "{:>10} {:>6} {:>11} {:>10} {:>10} {:>6}", "block", "txs", "gas", "ms", "revm ms", "ratio")?;
+        for time in times {
+            writeln!(
+                f,
+                "{:>10} {:>6} {:>11} {:>10.3} {:>10.3} {:>6.3}",
+                time.block,
+                time.transactions,
+                time.gas,
+                time.cpu_seconds * 1e3,
+                time.plain_revm_cpu_seconds * 1e3,
+                time.plain_revm_cpu_seconds / time.cpu_seconds.max(f64::MIN_POSITIVE),
+            )?;
+        }
+        for failure in failed {
+            writeln!(f, "FAIL {} {}: {}", failure.block, failure.path, failure.reason)?;
+        }
+        writeln!(f, "blocks {blocks}, passed {passed}, failed {}", failed.len())?;
+        writeln!(f, "transactions {transactions}, gas {gas}")?;
+        writeln!(
+            f,
+            "processor seconds {cpu_seconds:.4}, plain revm {plain_revm_cpu_seconds:.4}, ratio {ratio:.3}"
+        )
+    }
+}
