@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use set::Set;
-use zvm_engine::fixtures::runner::Workers;
+use zvm_engine::fixtures::blocktest;
+use zvm_engine::fixtures::runner::{self, Workers};
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
 use zvm_engine::fixtures::vectors;
 
@@ -50,4 +51,22 @@ vector_sets! {
     every_small_vector_of_ethereum_tests_passes: "ethtests-small-by-case", 3_568;
     every_difficulty_test_passes: "ethtests-DifficultyTests", 14_642;
     legacy_vm_tests_are_counted: "legacy-VMTests", 0;
+}
+
+macro_rules! block_sets {
+    ($($test:ident: $archive:literal, $executed:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            Set { archive: $archive, executed: $executed }
+                .check(|path| runner::run(&[path], &["json"], workers(), &blocktest::run_file));
+        }
+    )*};
+}
+
+block_sets! {
+    every_block_test_of_eest_passes: "eest-v5.4.0-blockchain_tests", 4_568;
+    every_static_block_test_of_eest_passes: "eest-v5.4.0-blockchain_tests-static", 11_290;
+    every_block_test_of_ethereum_tests_passes: "ethtests-BlockchainTests", 417;
+    every_legacy_block_test_to_cancun_passes: "legacy-Cancun-BlockchainTests", 1_885;
+    every_legacy_block_test_to_petersburg_passes: "legacy-Constantinople-BlockchainTests", 1_182;
 }
