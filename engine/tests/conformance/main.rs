@@ -50,7 +50,7 @@ vector_sets! {
     every_transaction_test_passes: "ethtests-TransactionTests", 1_733;
     every_small_vector_of_ethereum_tests_passes: "ethtests-small-by-case", 3_568;
     every_difficulty_test_passes: "ethtests-DifficultyTests", 14_642;
-    legacy_vm_tests_are_counted: "legacy-VMTests", 0;
+    every_legacy_vm_test_passes: "legacy-VMTests", 433;
 }
 
 macro_rules! block_sets {
