@@ -78,7 +78,7 @@ fn inputs(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
 macro_rules! properties {
     ($($test:ident: $target:ident, $cases:literal;)*) => {$(
         proptest! {
-            #![proptest_config(ProptestConfig::with_cases(20*$cases))]
+            #![proptest_config(ProptestConfig::with_cases($cases))]
             #[test]
             fn $test(bytes in inputs(stringify!($target))) {
                 properties::$target(&bytes);
@@ -93,7 +93,7 @@ properties! {
     bytes_are_the_encoding_of_a_container_or_refused: container_parse, 4_000;
     a_genesis_file_opens_a_chain_that_grows_or_is_refused: genesis_json, 1_000;
     the_incremental_root_is_that_of_a_rebuild: trie_batches, 500;
-    any_code_ends_within_its_gas_and_creates_no_wei: evm_bytecode, 3_000;
+    any_code_ends_within_its_gas_and_creates_no_wei: evm_bytecode, 2_000;
 }
 
 #[test]
