@@ -8,9 +8,13 @@ pub mod difficulty;
 pub mod executor;
 pub mod genesis;
 pub mod header;
+pub mod node;
+pub mod ommers;
+pub mod pool;
 pub mod receipt;
 pub mod requests;
 pub mod rewards;
+pub mod simulate;
 pub mod transaction;
 pub mod view;
 

@@ -1,0 +1,24 @@
+//! `zvm config`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::server::ServerArgs;
+
+/// Tools for the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Reads flags, environment and file as `zvm server` does and prints the effective configuration as TOML.
+    Check(ServerArgs),
+}
+
+impl ConfigCommand {
+    /// Does it.
+    pub fn run(self) -> eyre::Result<ExitCode> {
+        let Self::Check(args) = self;
+        let settings = args.settings()?;
+        print!("{}", toml::to_string(&settings)?);
+        Ok(ExitCode::SUCCESS)
+    }
+}

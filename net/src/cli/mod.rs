@@ -1,0 +1,83 @@
+//! The command line.
+
+mod config;
+mod conformance;
+mod db;
+mod replay;
+mod run;
+mod server;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Ethereum-compatible virtual machine and node.
+#[derive(Debug, Parser)]
+#[command(name = "zvm", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the node: a development chain if nothing else is configured.
+    Server(server::ServerArgs),
+    /// Runs one contract and prints what it did.
+    Run(run::RunArgs),
+    /// Executes recorded blocks on their pre-state and compares the results.
+    Replay(replay::ReplayArgs),
+    /// Runs state tests: files, folders and `.tar.zst` archives.
+    Statetest(conformance::StateTestArgs),
+    /// Runs blockchain tests: files, folders and `.tar.zst` archives.
+    Blocktest(conformance::BlockTestArgs),
+    /// Tools for stores.
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    /// Tools for the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> eyre::Result<ExitCode> {
+    match Cli::parse_from(arguments(std::env::args_os())).command {
+        Command::Server(args) => args.run(),
+        Command::Run(args) => args.run(),
+        Command::Replay(args) => args.run(),
+        Command::Statetest(args) => args.run(),
+        Command::Blocktest(args) => args.run(),
+        Command::Db(command) => command.run(),
+        Command::Config(command) => command.run(),
+    }
+}
+
+/// The name `zvm-server` is an alias of `zvm server`.
+fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.into_iter().collect();
+    let alias = arguments.first().is_some_and(|name| Path::new(name).file_stem().is_some_and(|stem| stem == "zvm-server"));
+    if alias {
+        arguments.insert(1, "server".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn zvm_server_is_zvm_server() {
+        let given = ["/usr/bin/zvm-server", "--rpc-port", "0"].map(OsString::from);
+        let read = Cli::try_parse_from(arguments(given)).unwrap();
+        assert!(matches!(read.command, Command::Server(_)));
+    }
+}

@@ -1,0 +1,193 @@
+//! `zvm run`.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, TxKind, U256, address, hex, keccak256};
+use clap::Args;
+use eyre::{WrapErr as _, bail, eyre};
+use zvm_engine::simulate::revert_reason;
+use zvm_runtimes::detect::{self, Format};
+use zvm_runtimes::evm::{Fork, Machine, ReadError, StateReader, cfg_env};
+use zvm_runtimes::revm::bytecode::Bytecode;
+use zvm_runtimes::revm::context::result::ExecutionResult;
+use zvm_runtimes::revm::context::{BlockEnv, TxEnv};
+use zvm_runtimes::revm::state::AccountInfo;
+use zvm_runtimes::trace::{TraceOptions, Tracer};
+
+/// Where the contract is put.
+const CONTRACT: Address = address!("000000000000000000000000000000000000c0de");
+
+/// Runs one contract and prints what it did.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The contract: its deployed code as hex, as bytes or in a container (`.zvmc`).
+    file: PathBuf,
+    /// Input of the call, in hex.
+    #[arg(long, value_name = "HEX", default_value = "", value_parser = hex_bytes)]
+    calldata: Bytes,
+    /// Wei sent with the call.
+    #[arg(long, value_name = "WEI", default_value = "0")]
+    value: U256,
+    /// Gas limit of the transaction that calls; the gas of the transaction itself is part of it.
+    #[arg(long, default_value_t = 100_000_000)]
+    gas: u64,
+    /// Sender of the transaction.
+    #[arg(long, value_name = "ADDRESS", default_value = "0x000000000000000000000000000000000000ca11")]
+    caller: Address,
+    /// What the code is; found out by its first bytes if not given.
+    #[arg(long, value_name = "evm|zvm|wasm|zvm0")]
+    format: Option<Format>,
+    /// Rules of this fork.
+    #[arg(long, default_value_t = Fork::Osaka)]
+    fork: Fork,
+    /// Writes an EIP-3155 trace to standard error.
+    #[arg(long)]
+    trace: bool,
+}
+
+fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
+    hex::decode(text).map(Bytes::from)
+}
+
+impl RunArgs {
+    /// Does it. The status is a failure if the call did not succeed.
+    pub fn run(self) -> eyre::Result<ExitCode> {
+        let file =
+            std::fs::read(&self.file).map_err(|error| eyre!("cannot read {}: {error}", self.file.display()))?;
+        let bytes = code_of(&self.file, file)?;
+        let located = detect::locate(&bytes, self.format).wrap_err_with(|| self.file.display().to_string())?;
+        if located.format != Format::Evm {
+            bail!("{} is {} code: this build executes EVM code only", self.file.display(), located.format);
+        }
+        let world = World { code: Bytecode::new_legacy(located.code.to_vec().into()), caller: self.caller };
+        let result = self.execute(&world)?;
+        print(&result);
+        Ok(if result.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn execute(&self, world: &World) -> eyre::Result<ExecutionResult> {
+        let mut cfg = cfg_env(self.fork, 1, self.fork.default_blob_params());
+        // The gas limit is the caller's choice here, not a rule of blocks (EIP-7825).
+        cfg.tx_gas_limit_cap = Some(u64::MAX);
+        cfg.disable_block_gas_limit = true;
+        let block = BlockEnv {
+            number: U256::from(1),
+            timestamp: U256::from(1),
+            gas_limit: self.gas,
+            basefee: 0,
+            prevrandao: (self.fork >= Fork::Paris).then_some(B256::ZERO),
+            ..BlockEnv::default()
+        };
+        let tx = TxEnv {
+            caller: self.caller,
+            gas_limit: self.gas,
+            kind: TxKind::Call(CONTRACT),
+            value: self.value,
+            data: self.calldata.clone(),
+            ..TxEnv::default()
+        };
+        let mut machine = Machine::new(cfg, block, world);
+        if !self.trace {
+            return Ok(machine.execute(tx)?);
+        }
+        let writer = BufWriter::new(std::io::stderr().lock());
+        let (result, tracer) = machine.execute_traced(tx, Tracer::new(writer, TraceOptions::default()));
+        let result = result?;
+        tracer.finish().wrap_err("the trace")?;
+        Ok(result)
+    }
+}
+
+/// The code in a file: hex digits, with or without `0x` and white space, or the bytes as they are.
+fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
+    let digits: Vec<u8> = file.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Ok(file);
+    }
+    hex::decode(digits).wrap_err_with(|| path.display().to_string())
+}
+
+fn print(result: &ExecutionResult) {
+    let status = match result {
+        ExecutionResult::Success { reason, .. } => format!("success ({reason:?})"),
+        ExecutionResult::Revert { output, .. } => match revert_reason(output) {
+            Some(reason) => format!("reverted: {reason}"),
+            None => "reverted".to_owned(),
+        },
+        ExecutionResult::Halt { reason, .. } => format!("halted: {reason:?}"),
+    };
+    println!("status: {status}");
+    println!("output: {}", result.output().cloned().unwrap_or_default());
+    println!("gas:    {}", result.tx_gas_used());
+    println!("logs:   {}", result.logs().len());
+    for log in result.logs() {
+        let topics: Vec<String> = log.topics().iter().map(ToString::to_string).collect();
+        println!("  {} [{}] {}", log.address, topics.join(", "), log.data.data);
+    }
+    println!("tier:   interpreter");
+}
+
+/// A state with the contract and a caller who can pay anything.
+struct World {
+    code: Bytecode,
+    caller: Address,
+}
+
+impl World {
+    fn code_hash(&self) -> B256 {
+        keccak256(self.code.original_byte_slice())
+    }
+}
+
+impl StateReader for World {
+    fn account(&self, address: &Address) -> Result<Option<AccountInfo>, ReadError> {
+        let mut account = AccountInfo::default();
+        if *address == self.caller {
+            account.balance = U256::MAX >> 1;
+        }
+        if *address == CONTRACT {
+            account.nonce = 1;
+            account.code_hash = self.code_hash();
+            account.code = Some(self.code.clone());
+        }
+        Ok((*address == self.caller || *address == CONTRACT).then_some(account))
+    }
+
+    fn storage(&self, _: &Address, _: &U256) -> Result<U256, ReadError> {
+        Ok(U256::ZERO)
+    }
+
+    fn code(&self, hash: &B256) -> Result<Bytecode, ReadError> {
+        if *hash == self.code_hash() {
+            return Ok(self.code.clone());
+        }
+        if *hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        Err(ReadError::new(format!("no code with hash {hash}")))
+    }
+
+    fn has_storage(&self, _: &Address) -> Result<bool, ReadError> {
+        Ok(false)
+    }
+
+    fn block_hash(&self, _: u64) -> Result<B256, ReadError> {
+        Ok(B256::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_read_with_white_space_and_anything_else_is_bytes() {
+        let read = |text: &[u8]| code_of(Path::new("x"), text.to_vec());
+        assert_eq!(read(b"0x60 01\n").unwrap(), [0x60, 0x01]);
+        assert_eq!(read(&[0x60, 0x01]).unwrap(), [0x60, 0x01]);
+        assert!(read(b"0x600").is_err());
+    }
+}

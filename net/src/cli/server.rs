@@ -1,0 +1,133 @@
+//! `zvm server`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use eyre::{WrapErr as _, eyre};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use zvm_engine::chain::Chain;
+use zvm_engine::genesis::Genesis;
+use zvm_engine::node::{Node, NodeSettings};
+use zvm_engine::pool::PoolLimits;
+use zvm_net::accounts::{self, Accounts};
+use zvm_net::rpc::{Rpc, RpcLimits};
+use zvm_net::server::Serving;
+use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Options, Settings};
+use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Store};
+
+/// The node. Each flag can also be an environment variable or an entry of the file, in this order.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// TOML file with the names of the flags as entries.
+    #[arg(long, env = "ZVM_CONFIG", value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+impl ServerArgs {
+    /// The effective settings.
+    pub fn settings(self) -> eyre::Result<Settings> {
+        Ok(Settings::new(self.options, self.config.as_deref())?)
+    }
+
+    /// Runs the node until it is told to end.
+    pub fn run(self) -> eyre::Result<ExitCode> {
+        let settings = self.settings()?;
+        let filter = EnvFilter::try_new(&settings.log_level).wrap_err("log-level")?;
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build_global()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
+        runtime.block_on(serve(&settings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn serve(settings: &Settings) -> eyre::Result<()> {
+    let accounts = if settings.has_genesis() { Accounts::none() } else { Accounts::development()? };
+    let chain = Arc::new(open_chain(settings, &accounts)?);
+    let node_settings = NodeSettings {
+        block_time: (settings.block_time > 0).then(|| Duration::from_secs(settings.block_time)),
+        gas_limit: (settings.block_gas_limit > 0).then_some(settings.block_gas_limit),
+        pool: PoolLimits {
+            transactions: settings.pool_max_transactions,
+            bytes: settings.pool_max_bytes,
+            per_sender: settings.pool_max_per_sender,
+            ..PoolLimits::default()
+        },
+        ..NodeSettings::default()
+    };
+    // Before the address is printed, so that whoever reads it can end the node at once.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let node = Node::start(Arc::clone(&chain), node_settings)?;
+    let limits = RpcLimits {
+        gas_cap: settings.rpc_gas_cap,
+        logs: settings.rpc_max_logs,
+        concurrent: settings.rpc_max_concurrent,
+    };
+    let module = Rpc::new(Arc::clone(&node), accounts.clone(), limits).into_module()?;
+    let serving = match Serving::start(module, settings).await {
+        Ok(serving) => serving,
+        Err(error) => {
+            node.stop();
+            return Err(error.into());
+        }
+    };
+    println!("{}", greeting(&chain, &accounts));
+    println!("Listening on http://{0} and ws://{0}", serving.address());
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("ending");
+    serving.stop().await;
+    tokio::task::spawn_blocking(move || node.stop()).await?;
+    Ok(())
+}
+
+/// What is said at the start: the accounts with their keys, and where the chain stands.
+fn greeting(chain: &Chain, accounts: &Accounts) -> String {
+    let mut lines = Vec::new();
+    let keys: Vec<_> = accounts.keys().collect();
+    if !keys.is_empty() {
+        lines.push(format!("Accounts of the mnemonic \"{}\", 10000 ETH each.", accounts::MNEMONIC));
+        lines.push("Their keys are known to everybody: use them for development only.".to_owned());
+        lines.extend(keys.iter().enumerate().map(|(index, (address, key))| format!("({index}) {address} {key}")));
+    }
+    let head = chain.head();
+    lines.push(format!("Chain {}, block {} {}", chain.spec().chain_id, head.header.number, head.hash));
+    lines.join("\n")
+}
+
+fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
+    let genesis = if settings.has_genesis() {
+        read_genesis(&settings.genesis)?
+    } else {
+        let gas_limit = match settings.block_gas_limit {
+            0 => DEFAULT_BLOCK_GAS_LIMIT,
+            limit => limit,
+        };
+        Genesis::development(settings.chain_id, gas_limit, &accounts.addresses(), accounts::BALANCE)
+    };
+    let store: Arc<dyn Store> = match settings.database_type {
+        DatabaseType::Lmdb => Arc::new(LmdbStore::open(LmdbOptions::new(&settings.database_path))?),
+        DatabaseType::Memory => Arc::new(MemoryStore::new()),
+    };
+    Chain::open(store, &genesis).wrap_err_with(|| match settings.database_type {
+        DatabaseType::Lmdb => format!("the chain in {}", settings.database_path.display()),
+        DatabaseType::Memory => "the chain in memory".to_owned(),
+    })
+}
+
+/// Reads a genesis file; the error names it.
+pub fn read_genesis(path: &std::path::Path) -> eyre::Result<Genesis> {
+    let text = std::fs::read(path).map_err(|error| eyre!("cannot read {}: {error}", path.display()))?;
+    Genesis::from_json(&text).wrap_err_with(|| path.display().to_string())
+}

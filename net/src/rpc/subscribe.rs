@@ -1,0 +1,133 @@
+//! `eth_subscribe` over WebSocket.
+//!
+//! Heads and logs are read from the store from the last one sent up to the head, so a slow subscriber gets all of them,
+//! in order, and costs no memory while it is behind.
+
+use std::sync::Arc;
+
+use alloy_rpc_types_eth::Filter;
+use jsonrpsee::core::{RegisterMethodError, SubscriptionResult};
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionSink};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::args::{Arg as _, Args};
+use super::{Rpc, RpcError, blocking, logs, shape};
+
+pub(super) fn register(module: &mut RpcModule<Rpc>) -> Result<(), RegisterMethodError> {
+    module.register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, rpc, _| {
+        subscribe(params, pending, rpc)
+    })?;
+    Ok(())
+}
+
+enum Topic {
+    Heads,
+    Logs(Arc<Filter>),
+    Pending { whole: bool },
+    Syncing,
+}
+
+impl Topic {
+    fn new(params: &Params<'_>) -> Result<Self, RpcError> {
+        let mut args = Args::new(params, 2)?;
+        let name = args.required::<serde_json::Value>(0)?;
+        let detail = args.optional::<serde_json::Value>(1)?;
+        let invalid = |reason: String| RpcError::InvalidParams(format!("invalid argument 1: {reason}"));
+        match (name.as_str(), detail) {
+            (Some("newHeads"), _) => Ok(Self::Heads),
+            (Some("syncing"), _) => Ok(Self::Syncing),
+            (Some("logs"), None) => Ok(Self::Logs(Arc::default())),
+            (Some("logs"), Some(filter)) => Filter::from_json(filter).map(|filter| Self::Logs(Arc::new(filter))).map_err(invalid),
+            (Some("newPendingTransactions"), detail) => {
+                let whole = detail.map(bool::from_json).transpose().map_err(invalid)?;
+                Ok(Self::Pending { whole: whole.unwrap_or_default() })
+            }
+            _ => Err(RpcError::InvalidParams(format!("no subscription {name}"))),
+        }
+    }
+}
+
+async fn subscribe(params: Params<'static>, pending: PendingSubscriptionSink, rpc: Arc<Rpc>) -> SubscriptionResult {
+    let topic = match Topic::new(&params) {
+        Ok(topic) => topic,
+        Err(error) => {
+            pending.reject(ErrorObjectOwned::from(error)).await;
+            return Ok(());
+        }
+    };
+    // From before the subscriber knows its id, so that it misses nothing from then on.
+    let mut head = rpc.head.subscribe();
+    let mut sent = *head.borrow_and_update();
+    let mut hashes = rpc.pending.subscribe();
+    let sink = pending.accept().await?;
+    match topic {
+        Topic::Syncing => {
+            send(&sink, &false).await?;
+            sink.closed().await;
+        }
+        Topic::Pending { whole } => loop {
+            let received = tokio::select! {
+                received = hashes.recv() => received,
+                () = sink.closed() => break,
+            };
+            match received {
+                Ok(hash) if whole => {
+                    if let Some(pooled) = rpc.node.pool().get(&hash) {
+                        send(&sink, &shape::pending(&pooled)).await?;
+                    }
+                }
+                Ok(hash) => send(&sink, &hash).await?,
+                // Too slow for all of them; what was missed is in blocks or in `txpool_content`.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            }
+        },
+        topic @ (Topic::Heads | Topic::Logs(_)) => loop {
+            let changed = tokio::select! {
+                changed = head.changed() => changed,
+                () = sink.closed() => break,
+            };
+            if changed.is_err() {
+                break;
+            }
+            let newest = *head.borrow_and_update();
+            for number in sent + 1..=newest {
+                for message in messages(&rpc, &topic, number).await? {
+                    sink.send(message).await?;
+                }
+            }
+            sent = newest;
+        },
+    }
+    Ok(())
+}
+
+async fn send<T: Serialize>(sink: &SubscriptionSink, message: &T) -> SubscriptionResult {
+    sink.send(to_raw_value(message)?).await?;
+    Ok(())
+}
+
+/// What block `number` means to a subscriber.
+async fn messages(rpc: &Arc<Rpc>, topic: &Topic, number: u64) -> Result<Vec<Box<RawValue>>, RpcError> {
+    let filter = match topic {
+        Topic::Logs(filter) => Some(Arc::clone(filter)),
+        _ => None,
+    };
+    blocking(Arc::clone(rpc), move |rpc| {
+        let Some(block) = rpc.view()?.block(number)? else {
+            return Ok(Vec::new());
+        };
+        let Some(filter) = filter else {
+            return Ok(vec![to_raw_value(&shape::header(block.hash, block.header.clone(), None))?]);
+        };
+        let mut found = Vec::new();
+        if filter.matches_bloom(block.header.logs_bloom) {
+            logs::append_matching(&block, &filter, &mut found);
+        }
+        Ok(found.iter().map(to_raw_value).collect::<Result<_, _>>()?)
+    })
+    .await
+}

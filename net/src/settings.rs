@@ -1,0 +1,267 @@
+//! The settings of the node: flag, else environment, else file, else default.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What stores the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum DatabaseType {
+    /// LMDB in a folder.
+    Lmdb,
+    /// In memory: gone when the node ends.
+    Memory,
+}
+
+/// The text names no store of this build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseTypeError {
+    /// A store that this build leaves out.
+    #[error("the {0} store is not in this build (it has lmdb and memory)")]
+    NotInThisBuild(String),
+    /// No store at all.
+    #[error("unknown store {0:?} (this build has lmdb and memory)")]
+    Unknown(String),
+}
+
+impl FromStr for DatabaseType {
+    type Err = DatabaseTypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "lmdb" => Ok(Self::Lmdb),
+            "memory" => Ok(Self::Memory),
+            "sqlite" | "rocksdb" => Err(DatabaseTypeError::NotInThisBuild(text.to_owned())),
+            _ => Err(DatabaseTypeError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for DatabaseType {
+    type Error = DatabaseTypeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// Who may use the node from a web page of another origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cors {
+    /// All (`true`) or none (`false`).
+    All(bool),
+    /// These origins.
+    Origins(Vec<String>),
+}
+
+impl FromStr for Cors {
+    type Err = core::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "*" | "true" | "" => Self::All(true),
+            "false" => Self::All(false),
+            list => Self::Origins(list.split(',').map(|origin| origin.trim().to_owned()).collect()),
+        })
+    }
+}
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is not TOML or has an unknown or wrong entry.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Place and reason.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot work.
+    #[error("{name}: {reason}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// One table for flags, environment, file, defaults and what `zvm config check` prints.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $(#[flag($($flag:tt)+)])? $name:ident / $env:literal : $ty:ty = $default:expr;)+) => {
+        /// Settings as one source states them: a flag, an environment variable or an entry of the file, each optional.
+        #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        pub struct Options {
+            $($(#[doc = $doc])+ #[arg(long, env = $env $(, $($flag)+)?)] pub $name: Option<$ty>,)+
+        }
+
+        /// The effective settings.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $name: $ty,)+
+        }
+
+        impl Options {
+            /// These options where they say something, `other` elsewhere.
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+
+            fn resolve(self) -> Settings {
+                Settings { $($name: self.$name.unwrap_or_else(|| $default),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// What stores the chain: lmdb or memory.
+    #[flag(value_name = "lmdb|memory")]
+    database_type / "ZVM_DATABASE_TYPE": DatabaseType = DatabaseType::Lmdb;
+    /// Folder of the store [default: ./zvm-data].
+    #[flag(value_name = "DIR")]
+    database_path / "ZVM_DATABASE_PATH": PathBuf = PathBuf::from("./zvm-data");
+    /// Address to listen on [default: 127.0.0.1].
+    bind / "ZVM_BIND": IpAddr = IpAddr::from([127, 0, 0, 1]);
+    /// Port of JSON-RPC over HTTP and WebSocket; 0 takes a free one [default: 8545].
+    rpc_port / "ZVM_RPC_PORT": u16 = 8545;
+    /// Lets web pages use the node: of all origins, or of those listed.
+    #[flag(value_name = "ORIGIN,…", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    enable_cors / "ZVM_ENABLE_CORS": Cors = Cors::All(false);
+    /// What is logged to standard error: a level or a `tracing` filter [default: info].
+    #[flag(value_name = "FILTER")]
+    log_level / "ZVM_LOG_LEVEL": String = "info".to_owned();
+    /// Chain id of the development chain [default: 31337]. A genesis file states its own.
+    chain_id / "ZVM_CHAIN_ID": u64 = DEFAULT_CHAIN_ID;
+    /// Genesis file in geth's format; without one, a development chain with funded accounts is run.
+    #[flag(value_name = "FILE.json")]
+    genesis / "ZVM_GENESIS": PathBuf = PathBuf::new();
+    /// Seconds between blocks; 0 makes a block as soon as there is work [default: 0].
+    #[flag(value_name = "SECONDS")]
+    block_time / "ZVM_BLOCK_TIME": u64 = 0;
+    /// Gas limit of blocks: of the development chain from its first block on, of another chain the one to move
+    /// towards; 0 keeps what the chain has [default: 0, and 60000000 for a new development chain].
+    #[flag(value_name = "GAS")]
+    block_gas_limit / "ZVM_BLOCK_GAS_LIMIT": u64 = 0;
+    /// Threads for requests and for recovering senders; 0 takes one a core [default: 0].
+    threads / "ZVM_THREADS": usize = 0;
+    /// Transactions that may wait for a block [default: 100000].
+    pool_max_transactions / "ZVM_POOL_MAX_TRANSACTIONS": usize = 100_000;
+    /// Bytes of transactions that may wait for a block [default: 268435456].
+    pool_max_bytes / "ZVM_POOL_MAX_BYTES": usize = 256 << 20;
+    /// Transactions of one sender that may wait for a block [default: 16384].
+    pool_max_per_sender / "ZVM_POOL_MAX_PER_SENDER": usize = 16_384;
+    /// Most gas eth_call and eth_estimateGas may use [default: 50000000].
+    #[flag(value_name = "GAS")]
+    rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;
+    /// Most logs one eth_getLogs answers [default: 10000].
+    rpc_max_logs / "ZVM_RPC_MAX_LOGS": usize = 10_000;
+    /// Bytes of the largest request [default: 20971520].
+    rpc_max_request_bytes / "ZVM_RPC_MAX_REQUEST_BYTES": u32 = 20 << 20;
+    /// Bytes of the largest answer [default: 167772160].
+    rpc_max_response_bytes / "ZVM_RPC_MAX_RESPONSE_BYTES": u32 = 160 << 20;
+    /// Requests in one batch [default: 20000].
+    rpc_max_batch / "ZVM_RPC_MAX_BATCH": u32 = 20_000;
+    /// Connections at once [default: 1000].
+    rpc_max_connections / "ZVM_RPC_MAX_CONNECTIONS": u32 = 1_000;
+    /// Requests that may execute or read the store at once; more wait their turn; 0 takes four a thread [default: 0].
+    rpc_max_concurrent / "ZVM_RPC_MAX_CONCURRENT": usize = 0;
+}
+
+/// Chain id of the development chain.
+pub const DEFAULT_CHAIN_ID: u64 = 31_337;
+
+/// Gas limit of a new development chain.
+pub const DEFAULT_BLOCK_GAS_LIMIT: u64 = 60_000_000;
+
+impl Settings {
+    /// Reads `file` if there is one and settles what every setting is.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the file, the place or the setting.
+    pub fn new(options: Options, file: Option<&Path>) -> Result<Self, SettingsError> {
+        let options = match file {
+            None => options,
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+                let stated: Options = toml::from_str(&text)
+                    .map_err(|source| SettingsError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+                options.or(stated)
+            }
+        };
+        let chain_id = options.chain_id;
+        let mut settings = options.resolve();
+        let refuse = |name, reason: &str| Err(SettingsError::Value { name, reason: reason.to_owned() });
+        if settings.has_genesis() && chain_id.is_some() {
+            return refuse("chain-id", "the genesis file states the chain id");
+        }
+        if settings.chain_id == 0 {
+            return refuse("chain-id", "0 is no chain id");
+        }
+        if settings.block_gas_limit != 0
+            && !(zvm_engine::header::MIN_GAS_LIMIT..=zvm_engine::header::MAX_GAS_LIMIT).contains(&settings.block_gas_limit)
+        {
+            return refuse("block-gas-limit", "outside 5000..=2^63-1");
+        }
+        if settings.threads == 0 {
+            settings.threads = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+        }
+        if settings.rpc_max_concurrent == 0 {
+            settings.rpc_max_concurrent = 4 * settings.threads;
+        }
+        Ok(settings)
+    }
+
+    /// Whether a genesis file is given.
+    pub fn has_genesis(&self) -> bool {
+        !self.genesis.as_os_str().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zvm.toml");
+        std::fs::write(&path, "rpc-port = 1\nblock-time = 2\nenable-cors = [\"http://a\"]\n").unwrap();
+        let options = Options { rpc_port: Some(9), ..Options::default() };
+        let settings = Settings::new(options, Some(&path)).unwrap();
+        assert_eq!((settings.rpc_port, settings.block_time), (9, 2));
+        assert_eq!(settings.enable_cors, Cors::Origins(vec!["http://a".to_owned()]));
+        assert_eq!(settings.database_type, DatabaseType::Lmdb);
+    }
+
+    #[test]
+    fn an_unknown_entry_of_the_file_is_named_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zvm.toml");
+        std::fs::write(&path, "rpc-port = 1\nrpc-prot = 2\n").unwrap();
+        let error = Settings::new(Options::default(), Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("zvm.toml") && error.contains("line 2") && error.contains("rpc-prot"), "{error}");
+    }
+
+    #[test]
+    fn a_store_that_is_left_out_says_so() {
+        assert_eq!("sqlite".parse::<DatabaseType>(), Err(DatabaseTypeError::NotInThisBuild("sqlite".to_owned())));
+        assert!(matches!("mongo".parse::<DatabaseType>(), Err(DatabaseTypeError::Unknown(_))));
+    }
+}
