@@ -526,3 +526,6 @@ impl Outcome {
         same("stateRoot", header.state_root, self.state_root)
     }
 }
+
+#[cfg(test)]
+mod tests;

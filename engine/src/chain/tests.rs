@@ -1,0 +1,366 @@
+use std::collections::VecDeque;
+
+use alloy_consensus::transaction::Recovered;
+use alloy_consensus::{SignableTransaction as _, TxEip1559};
+use alloy_primitives::{Bytes, Signature, TxKind, address};
+use secp256k1::{Message, SECP256K1, SecretKey};
+use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table};
+
+use super::*;
+
+const CHAIN_ID: u64 = 31337;
+
+fn key(index: u8) -> SecretKey {
+    SecretKey::from_byte_array([index; 32]).unwrap()
+}
+
+fn address_of(key: &SecretKey) -> Address {
+    let public = key.public_key(SECP256K1).serialize_uncompressed();
+    Address::from_raw_public_key(&public[1..])
+}
+
+fn sign(key: &SecretKey, tx: TxEip1559) -> Recovered<Tx> {
+    let message = Message::from_digest(tx.signature_hash().0);
+    let (recovery, rs) = SECP256K1
+        .sign_ecdsa_recoverable(message, key)
+        .serialize_compact();
+    let signature = Signature::from_bytes_and_parity(&rs, i32::from(recovery) == 1);
+    Recovered::new_unchecked(Tx::from(tx.into_signed(signature)), address_of(key))
+}
+
+fn transfer(key: &SecretKey, nonce: u64, to: Address, value: u64) -> Recovered<Tx> {
+    let tx = TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(to),
+        value: U256::from(value),
+        ..TxEip1559::default()
+    };
+    sign(key, tx)
+}
+
+/// Deploys code that stores the block number in slot 0 when called, and logs once.
+fn deployment(key: &SecretKey, nonce: u64) -> Recovered<Tx> {
+    // NUMBER PUSH0 SSTORE PUSH0 PUSH0 LOG0 STOP, returned by PUSH7 … MSTORE, RETURN(25, 7).
+    let init = Bytes::from_static(&[
+        0x66, 0x43, 0x5f, 0x55, 0x5f, 0x5f, 0xa0, 0x00, 0x5f, 0x52, 0x60, 0x07, 0x60, 0x19, 0xf3,
+    ]);
+    let tx = TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 200_000,
+        max_fee_per_gas: 2_000_000_000,
+        to: TxKind::Create,
+        input: init,
+        ..TxEip1559::default()
+    };
+    sign(key, tx)
+}
+
+fn genesis() -> Genesis {
+    let accounts = [address_of(&key(1)), address_of(&key(2))];
+    Genesis::development(
+        CHAIN_ID,
+        30_000_000,
+        &accounts,
+        U256::from(10).pow(U256::from(22)),
+    )
+}
+
+#[derive(Default)]
+struct Queue {
+    offered: VecDeque<Recovered<Tx>>,
+    skipped: Vec<String>,
+}
+
+impl Queue {
+    fn of(transactions: impl IntoIterator<Item = Recovered<Tx>>) -> Self {
+        Self {
+            offered: transactions.into_iter().collect(),
+            skipped: Vec::new(),
+        }
+    }
+}
+
+impl TransactionSource for Queue {
+    fn next(&mut self, _: u64) -> Option<Recovered<Tx>> {
+        self.offered.pop_front()
+    }
+    fn skipped(&mut self, _: Recovered<Tx>, why: Skipped) {
+        self.skipped.push(why.to_string());
+    }
+}
+
+fn template(timestamp: u64) -> BlockTemplate {
+    BlockTemplate {
+        timestamp,
+        gas_limit: 30_000_000,
+        beneficiary: address!("00000000000000000000000000000000000000cb"),
+        ..BlockTemplate::default()
+    }
+}
+
+fn memory_chain() -> Chain {
+    Chain::open(Arc::new(MemoryStore::new()), &genesis()).unwrap()
+}
+
+/// A block with a deployment, a call of what was deployed, and a transfer.
+fn sample_block(chain: &Chain) -> Imported {
+    let contract = address_of(&key(1)).create(0);
+    let call = TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce: 1,
+        gas_limit: 100_000,
+        max_fee_per_gas: 2_000_000_000,
+        to: TxKind::Call(contract),
+        ..TxEip1559::default()
+    };
+    let mut queue = Queue::of([
+        deployment(&key(1), 0),
+        sign(&key(1), call),
+        transfer(
+            &key(2),
+            0,
+            address!("00000000000000000000000000000000000000aa"),
+            5,
+        ),
+    ]);
+    let built = chain.build(&template(10), &mut queue).unwrap();
+    assert_eq!(queue.skipped, Vec::<String>::new());
+    assert_eq!(built.receipts.len(), 3);
+    built
+}
+
+#[test]
+fn a_built_block_imports_on_another_chain_with_the_same_hash_and_receipts() {
+    let (producer, follower) = (memory_chain(), memory_chain());
+    let built = sample_block(&producer);
+    let imported = follower
+        .import_rlp(&alloy_rlp::encode(&built.block))
+        .unwrap();
+    assert_eq!(imported.hash, built.hash);
+    assert_eq!(imported.receipts, built.receipts);
+    assert_eq!(imported.senders, built.senders);
+    assert!(built.receipts.iter().all(|receipt| receipt.success));
+    assert_eq!(built.receipts[1].logs.len(), 1);
+    let snapshot = follower.snapshot().unwrap();
+    let slot = zvm_storage::read_slot(&*snapshot, &address_of(&key(1)).create(0), &U256::ZERO);
+    assert_eq!(slot.unwrap(), U256::from(1));
+    assert_eq!(
+        zvm_storage::rebuild_root(&*snapshot).unwrap(),
+        built.block.header.state_root
+    );
+}
+
+#[test]
+fn a_block_is_refused_if_any_field_of_its_header_is_changed() {
+    type Change = fn(&mut Header);
+    let changes: [(&str, Change); 19] = [
+        ("parentHash", |h| h.parent_hash.0[0] ^= 1),
+        ("sha3Uncles", |h| h.ommers_hash.0[0] ^= 1),
+        ("miner", |h| h.beneficiary.0[0] ^= 1),
+        ("stateRoot", |h| h.state_root.0[0] ^= 1),
+        ("transactionsRoot", |h| h.transactions_root.0[0] ^= 1),
+        ("receiptsRoot", |h| h.receipts_root.0[0] ^= 1),
+        ("logsBloom", |h| h.logs_bloom.0[0] ^= 1),
+        ("difficulty", |h| h.difficulty = U256::from(1)),
+        ("number", |h| h.number += 1),
+        ("gasLimit", |h| h.gas_limit += h.gas_limit / 1024),
+        ("gasUsed", |h| h.gas_used += 1),
+        ("timestamp", |h| h.timestamp = 0),
+        ("extraData", |h| h.extra_data = vec![0; 33].into()),
+        ("nonce", |h| h.nonce.0[0] = 1),
+        ("baseFeePerGas", |h| h.base_fee_per_gas = Some(1)),
+        ("withdrawalsRoot", |h| h.withdrawals_root = None),
+        ("blobGasUsed", |h| h.blob_gas_used = Some(131_072)),
+        ("excessBlobGas", |h| h.excess_blob_gas = Some(1)),
+        ("requestsHash", |h| h.requests_hash = Some(B256::ZERO)),
+    ];
+    let block = sample_block(&memory_chain()).block;
+    let follower = memory_chain();
+    let before = follower.head().hash;
+    for (field, change) in changes {
+        let mut changed = block.clone();
+        change(&mut changed.header);
+        let refused = follower.import(changed);
+        assert!(refused.is_err(), "{field} may be anything");
+        assert_eq!(follower.head().hash, before, "{field} moved the head");
+    }
+    // The beacon root is an input, not an outcome: another one gives another state.
+    let mut changed = block.clone();
+    changed.header.parent_beacon_block_root = Some(B256::repeat_byte(1));
+    assert!(matches!(
+        follower.import(changed),
+        Err(ChainError::Outcome {
+            field: "stateRoot",
+            ..
+        })
+    ));
+    assert!(follower.import(block).is_ok());
+}
+
+#[test]
+fn a_block_whose_transactions_were_exchanged_or_dropped_is_refused() {
+    let block = sample_block(&memory_chain()).block;
+    let follower = memory_chain();
+    let mut exchanged = block.clone();
+    exchanged.body.transactions.swap(1, 2);
+    assert!(follower.import(exchanged.clone()).is_err());
+    exchanged.header.transactions_root =
+        alloy_consensus::proofs::calculate_transaction_root(&exchanged.body.transactions);
+    assert!(follower.import(exchanged).is_err());
+    let mut dropped = block;
+    dropped.body.transactions.pop();
+    assert!(follower.import(dropped).is_err());
+}
+
+#[test]
+fn a_transaction_that_is_not_valid_is_left_out_with_its_reason_and_the_rest_goes_in() {
+    let chain = memory_chain();
+    let poor = key(3);
+    let to = address!("00000000000000000000000000000000000000aa");
+    let mut queue = Queue::of([
+        transfer(&poor, 0, to, 1),
+        transfer(&key(1), 1, to, 1),
+        transfer(&key(1), 0, to, 1),
+        transfer(&key(1), 0, to, 1),
+        transfer(&key(1), 1, to, 1),
+    ]);
+    let built = chain.build(&template(1), &mut queue).unwrap();
+    assert_eq!(built.block.body.transactions.len(), 2);
+    assert_eq!(queue.skipped.len(), 3);
+    assert!(
+        queue.skipped[0].starts_with("not now"),
+        "{}",
+        queue.skipped[0]
+    );
+    assert!(
+        queue.skipped[1].starts_with("not now"),
+        "{}",
+        queue.skipped[1]
+    );
+    assert!(
+        queue.skipped[2].starts_with("never"),
+        "{}",
+        queue.skipped[2]
+    );
+    assert!(memory_chain().import(built.block).is_ok());
+}
+
+#[test]
+fn a_transaction_that_does_not_fit_the_block_leaves_no_trace() {
+    let chain = memory_chain();
+    let big = |nonce| {
+        let tx = TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce,
+            gas_limit: 16_000_000,
+            max_fee_per_gas: 2_000_000_000,
+            // INVALID burns everything it is given.
+            input: Bytes::from_static(&[0xfe]),
+            to: TxKind::Create,
+            ..TxEip1559::default()
+        };
+        sign(&key(1), tx)
+    };
+    let mut queue = Queue::of([big(0), big(1)]);
+    let built = chain.build(&template(1), &mut queue).unwrap();
+    assert_eq!(built.block.header.gas_used, 16_000_000);
+    assert_eq!(queue.skipped.len(), 1);
+    let sender = address_of(&key(1));
+    let account = zvm_storage::read_account(&*chain.snapshot().unwrap(), &sender);
+    assert_eq!(account.unwrap().unwrap().nonce, 1);
+    assert!(memory_chain().import(built.block).is_ok());
+}
+
+#[test]
+fn reopening_an_lmdb_chain_continues_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = LmdbOptions {
+            map_size: 64 << 20,
+            ..LmdbOptions::new(folder.path())
+        };
+        Chain::open(Arc::new(LmdbStore::open(options).unwrap()), &genesis()).unwrap()
+    };
+    let chain = open();
+    let built = sample_block(&chain);
+    drop(chain);
+    let chain = open();
+    assert_eq!(chain.head().hash, built.hash);
+    let snapshot = chain.snapshot().unwrap();
+    assert_eq!(
+        zvm_storage::receipts(&*snapshot, 1).unwrap().unwrap(),
+        built.receipts
+    );
+    let hash = built.block.body.transactions[2].tx_hash();
+    let location = zvm_storage::transaction_location(&*snapshot, hash)
+        .unwrap()
+        .unwrap();
+    assert_eq!((location.block, location.index), (1, 2));
+    drop(snapshot);
+    let to = address!("00000000000000000000000000000000000000aa");
+    let mut queue = Queue::of([transfer(&key(1), 2, to, 7)]);
+    let next = chain.build(&template(20), &mut queue).unwrap();
+    assert_eq!(next.block.header.number, 2);
+    assert_eq!(next.block.header.parent_hash, built.hash);
+}
+
+#[test]
+fn a_store_with_another_genesis_is_refused_by_name() {
+    let store = Arc::new(MemoryStore::new());
+    Chain::open(store.clone(), &genesis()).unwrap();
+    let other = Genesis::development(CHAIN_ID, 30_000_000, &[], U256::ZERO);
+    let refused = Chain::open(store, &other);
+    assert!(matches!(refused, Err(ChainError::OtherGenesis { .. })));
+}
+
+#[test]
+fn a_snapshot_sees_one_block_while_others_are_added() {
+    let chain = memory_chain();
+    let before = chain.snapshot().unwrap();
+    sample_block(&chain);
+    assert_eq!(zvm_storage::head(&*before).unwrap().unwrap().0, 0);
+    assert!(
+        before
+            .get(Table::Receipts, &1u64.to_be_bytes())
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        zvm_storage::head(&*chain.snapshot().unwrap())
+            .unwrap()
+            .unwrap()
+            .0,
+        1
+    );
+}
+
+#[test]
+fn history_and_beacon_root_contracts_are_fed_by_every_block() {
+    let chain = memory_chain();
+    let beacon_root = B256::repeat_byte(7);
+    let template = BlockTemplate {
+        parent_beacon_block_root: beacon_root,
+        ..template(12)
+    };
+    let genesis_hash = chain.head().hash;
+    chain.build(&template, &mut Queue::default()).unwrap();
+    let snapshot = chain.snapshot().unwrap();
+    let slot = |address, slot: u64| {
+        zvm_storage::read_slot(&*snapshot, &address, &U256::from(slot)).unwrap()
+    };
+    // EIP-2935: the parent's hash lies at its number modulo 8191. EIP-4788: timestamp and root in two rings of 8191.
+    assert_eq!(
+        slot(crate::requests::HISTORY_STORAGE, 0),
+        U256::from_be_bytes(genesis_hash.0)
+    );
+    assert_eq!(slot(crate::requests::BEACON_ROOTS, 12), U256::from(12));
+    assert_eq!(
+        slot(crate::requests::BEACON_ROOTS, 12 + 8191),
+        U256::from_be_bytes(beacon_root.0)
+    );
+}
