@@ -3,9 +3,12 @@
 mod loose_files;
 mod set;
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::thread;
 
+use alloy_primitives::keccak256;
+use serde::de::IgnoredAny;
 use set::Set;
 use zvm_engine::fixtures::blocktest;
 use zvm_engine::fixtures::runner::{self, Workers};
@@ -69,4 +72,30 @@ block_sets! {
     every_block_test_of_ethereum_tests_passes: "ethtests-BlockchainTests", 417;
     every_legacy_block_test_to_cancun_passes: "legacy-Cancun-BlockchainTests", 1_885;
     every_legacy_block_test_to_petersburg_passes: "legacy-Constantinople-BlockchainTests", 1_182;
+}
+
+/// Whether a file is in the sample: one in four, by a hash of its path inside the archive.
+fn in_sample(path: &str) -> bool {
+    let inside = path.rsplit(':').next().unwrap_or(path);
+    keccak256(inside)[0].is_multiple_of(4)
+}
+
+/// The whole set takes more than a minute of processor time; `ZVM_ALL_FIXTURES=1` runs all of it.
+#[test]
+fn a_sample_of_the_heavy_blocks_of_eest_passes() {
+    let all = std::env::var_os("ZVM_ALL_FIXTURES").is_some_and(|value| value == "1");
+    let set = Set {
+        archive: "eest-benchmark-v0.0.7",
+        executed: if all { 231 } else { 77 },
+    };
+    set.check(|path| {
+        runner::run(&[path], &["json"], workers(), &|entry, report| {
+            if all || in_sample(&entry.path) {
+                blocktest::run_file(entry, report);
+            } else {
+                let cases = serde_json::from_slice::<HashMap<&str, IgnoredAny>>(&entry.bytes);
+                report.skip("outside of the sample", cases.unwrap().len() as u64);
+            }
+        })
+    });
 }
