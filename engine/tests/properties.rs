@@ -1,9 +1,10 @@
 //! The properties that the fuzzers attack, tried on their seeds and on seeds changed at random.
 
-#[path = "../../fuzz/src/lib.rs"]
-mod fuzz;
+#[path = "../../fuzz/src/properties.rs"]
+mod properties;
+#[path = "../../fuzz/src/seeds.rs"]
+mod seeds;
 
-use fuzz::{properties, seeds};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| zvm_fuzz::properties::container_parse(bytes));
+use zvm_fuzz::{properties, write_seeds};
+
+libfuzzer_sys::fuzz_target!(
+    init: write_seeds("container_parse"),
+    |bytes: &[u8]| properties::container_parse(bytes)
+);

@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| zvm_fuzz::properties::evm_bytecode(bytes));
+use zvm_fuzz::{properties, write_seeds};
+
+libfuzzer_sys::fuzz_target!(
+    init: write_seeds("evm_bytecode"),
+    |bytes: &[u8]| properties::evm_bytecode(bytes)
+);

@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| zvm_fuzz::properties::transaction_decode(bytes));
+use zvm_fuzz::{properties, write_seeds};
+
+libfuzzer_sys::fuzz_target!(
+    init: write_seeds("transaction_decode"),
+    |bytes: &[u8]| properties::transaction_decode(bytes)
+);

@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| zvm_fuzz::properties::trie_batches(bytes));
+use zvm_fuzz::{properties, write_seeds};
+
+libfuzzer_sys::fuzz_target!(
+    init: write_seeds("trie_batches"),
+    |bytes: &[u8]| properties::trie_batches(bytes)
+);
