@@ -60,17 +60,17 @@ pub fn difficulty(fork: Fork, number: u64, timestamp: u64, parent: ParentDifficu
                 .saturating_sub(step * U256::from((loss - gain).min(99)))
         }
     };
-    // Frontier's bomb is added after the floor like everybody's; no rule set lets the sum fall below the floor.
-    let floored = adjusted.max(U256::from(MINIMUM_DIFFICULTY));
     // From Byzantium on the bomb counts from a fake block number relative to the parent's (EIP-649).
     let counted = match bomb_delay(fork) {
         0 => number,
         delay => number.saturating_sub(delay),
     };
     let period = counted / 100_000;
-    if period >= 2 {
-        floored + (U256::from(1) << (period - 2) as usize)
+    let bomb = if period >= 2 {
+        U256::from(1) << (period - 2) as usize
     } else {
-        floored
-    }
+        U256::ZERO
+    };
+    // The floor comes after the bomb (Yellow Paper 4.3.4). Mainnet never came near enough to it to tell.
+    (adjusted + bomb).max(U256::from(MINIMUM_DIFFICULTY))
 }

@@ -210,9 +210,6 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     {
         return Err(TxError::PriorityAboveCap { priority, cap });
     }
-    if max_cost(tx).is_none() {
-        return Err(TxError::CostOverflow);
-    }
     if let Some(hashes) = tx.blob_versioned_hashes() {
         if hashes.is_empty() {
             return Err(TxError::NoBlobs);
