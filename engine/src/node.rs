@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use alloy_consensus::Transaction as _;
+use alloy_consensus::constants::EIP4844_TX_TYPE_ID;
 use alloy_primitives::{Address, B256, Bytes};
 use parking_lot::{Mutex, RwLock};
 use zvm_runtimes::evm::Fork;
@@ -39,6 +40,11 @@ pub enum SubmitError {
     /// The bytes are no transaction.
     #[error(transparent)]
     Malformed(TxError),
+    /// A blob transaction in the form peers exchange, with its blobs (EIP-4844).
+    #[error(
+        "blob sidecars are not taken: send the transaction as it stands in a block, without its blobs"
+    )]
+    BlobSidecar,
     /// The pool refuses it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -170,7 +176,12 @@ impl Node {
     /// # Errors
     /// Why it was not taken.
     pub fn submit_raw(&self, bytes: &[u8]) -> Result<B256, SubmitError> {
-        self.submit(transaction::decode(bytes).map_err(SubmitError::Malformed)?)
+        self.submit(
+            transaction::decode(bytes).map_err(|error| match has_sidecar(bytes) {
+                true => SubmitError::BlobSidecar,
+                false => SubmitError::Malformed(error),
+            })?,
+        )
     }
 
     /// Takes a transaction into the pool.
@@ -245,6 +256,15 @@ impl Node {
         *self.stopped.write() = Some(Arc::clone(&reason));
         self.notify(&Notice::Failed(reason));
     }
+}
+
+/// Whether the bytes are a blob transaction with its sidecar: a list that begins with the transaction's own list.
+fn has_sidecar(bytes: &[u8]) -> bool {
+    let Some((&EIP4844_TX_TYPE_ID, mut rest)) = bytes.split_first() else {
+        return false;
+    };
+    let mut is_list = || alloy_rlp::Header::decode(&mut rest).is_ok_and(|header| header.list);
+    is_list() && is_list()
 }
 
 #[cfg(test)]

@@ -306,11 +306,17 @@ impl Pool {
     }
 
     /// Tells the pool the accounts of senders after a block: what they have used is removed.
-    pub fn advance(&self, accounts: impl IntoIterator<Item = (Address, SenderState)>) {
+    ///
+    /// Returns what was dropped because the sender can no longer pay for it.
+    pub fn advance(
+        &self,
+        accounts: impl IntoIterator<Item = (Address, SenderState)>,
+    ) -> Vec<Arc<Pooled>> {
         let mut inner = self.inner.lock();
-        for (sender, state) in accounts {
-            inner.advance(sender, state);
-        }
+        accounts
+            .into_iter()
+            .flat_map(|(sender, state)| inner.advance(sender, state))
+            .collect()
     }
 
     /// Which of these senders have waiting transactions.
@@ -438,24 +444,26 @@ impl Inner {
         Some(pooled)
     }
 
-    fn advance(&mut self, sender: Address, state: SenderState) {
+    fn advance(&mut self, sender: Address, state: SenderState) -> Vec<Arc<Pooled>> {
         let Some(queue) = self.queues.get_mut(&sender) else {
-            return;
+            return Vec::new();
         };
-        let mut gone = queue.advance(state.nonce);
+        let used = queue.advance(state.nonce);
         // What the balance no longer covers would block the queue: the last nonces go first.
+        let mut unpayable = Vec::new();
         while queue.cost() > state.balance
             && let Some(last) = queue.pop_last()
         {
-            gone.push(last);
+            unpayable.push(last);
         }
         if queue.len() == 0 {
             self.queues.remove(&sender);
         }
-        for pooled in gone {
+        for pooled in used.iter().chain(&unpayable) {
             self.bytes -= pooled.size;
             self.by_hash.remove(&pooled.hash);
         }
+        unpayable
     }
 }
 

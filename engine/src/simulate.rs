@@ -7,7 +7,6 @@ mod overrides;
 mod revert;
 
 use alloy_consensus::Header;
-use alloy_eips::eip2930::AccessList;
 use alloy_primitives::{Bytes, KECCAK256_EMPTY, TxKind, U256};
 use alloy_rpc_types_eth::state::EvmOverrides;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest};
@@ -379,7 +378,7 @@ impl<'a> Simulator<'a> {
             access_list: request
                 .access_list
                 .clone()
-                .unwrap_or_else(AccessList::default),
+                .unwrap_or_default(),
             gas_priority_fee: (tx_type >= 2).then_some(priority),
             blob_hashes,
             max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),

@@ -50,7 +50,7 @@ impl Accounts {
     pub fn development() -> Result<Self, AccountError> {
         let parent = MnemonicBuilder::<English>::default().phrase(MNEMONIC);
         let signers = (0..COUNT)
-            .map(|index| Ok(parent.clone().index(index)?.build()?))
+            .map(|index| parent.clone().index(index)?.build())
             .collect::<Result<_, LocalSignerError>>()?;
         Ok(Self { signers })
     }
@@ -62,11 +62,16 @@ impl Accounts {
 
     /// Addresses with their private keys, for printing: they are no secret.
     pub fn keys(&self) -> impl Iterator<Item = (Address, B256)> {
-        self.signers.iter().map(|signer| (signer.address(), signer.to_bytes()))
+        self.signers
+            .iter()
+            .map(|signer| (signer.address(), signer.to_bytes()))
     }
 
     fn signer(&self, address: Address) -> Result<&PrivateKeySigner, AccountError> {
-        self.signers.iter().find(|signer| signer.address() == address).ok_or(AccountError::Unknown(address))
+        self.signers
+            .iter()
+            .find(|signer| signer.address() == address)
+            .ok_or(AccountError::Unknown(address))
     }
 
     /// Signs a transaction.
@@ -100,8 +105,17 @@ mod tests {
     fn the_accounts_are_those_every_development_chain_has() {
         let addresses = Accounts::development().unwrap().addresses();
         assert_eq!(addresses.len(), 10);
-        assert_eq!(addresses[0], address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266"));
-        assert_eq!(addresses[9], address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720"));
-        assert_eq!(BALANCE, U256::from(10_000) * U256::from(10).pow(U256::from(18)));
+        assert_eq!(
+            addresses[0],
+            address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266")
+        );
+        assert_eq!(
+            addresses[9],
+            address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720")
+        );
+        assert_eq!(
+            BALANCE,
+            U256::from(10_000) * U256::from(10).pow(U256::from(18))
+        );
     }
 }

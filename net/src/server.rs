@@ -10,8 +10,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jsonrpsee::RpcModule;
 use jsonrpsee::server::{
-    BatchRequestConfig, IdProvider, Server, ServerConfig, ServerHandle, StopHandle, serve_with_graceful_shutdown,
-    stop_channel,
+    BatchRequestConfig, IdProvider, Server, ServerConfig, ServerHandle, StopHandle,
+    serve_with_graceful_shutdown, stop_channel,
 };
 use jsonrpsee::types::SubscriptionId;
 use tokio::net::TcpListener;
@@ -68,7 +68,11 @@ impl Serving {
         let router = router(module, settings, stop.clone())?;
         let connections = settings.rpc_max_connections as usize;
         let task = tokio::spawn(accept(listener, router, connections, stop));
-        Ok(Self { address, handle, task })
+        Ok(Self {
+            address,
+            handle,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -101,7 +105,10 @@ fn router<C: Send + Sync + 'static>(
         .set_batch_request_config(BatchRequestConfig::Limit(settings.rpc_max_batch))
         .set_id_provider(HexIds)
         .build();
-    let rpc = Server::builder().set_config(config).to_service_builder().build(module, stop);
+    let rpc = Server::builder()
+        .set_config(config)
+        .to_service_builder()
+        .build(module, stop);
     let rpc = tower::service_fn(move |request: Request<Body>| {
         let rpc = rpc.clone();
         async move {
@@ -131,7 +138,9 @@ fn cors(setting: &Cors) -> Result<Option<CorsLayer>, ServeError> {
         Cors::Origins(origins) => {
             let origins = origins
                 .iter()
-                .map(|origin| HeaderValue::from_str(origin).map_err(|_| ServeError::Origin(origin.clone())))
+                .map(|origin| {
+                    HeaderValue::from_str(origin).map_err(|_| ServeError::Origin(origin.clone()))
+                })
                 .collect::<Result<Vec<_>, _>>()?;
             AllowOrigin::list(origins)
         }
@@ -172,7 +181,8 @@ async fn accept(listener: TcpListener, router: Router, connections: usize, stop:
         let service = router.clone();
         let stop = stop.clone();
         tokio::spawn(async move {
-            if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
+            if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await
+            {
                 tracing::debug!(%error, "connection ended");
             }
             drop(permit);

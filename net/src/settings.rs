@@ -65,7 +65,11 @@ impl FromStr for Cors {
         Ok(match text {
             "*" | "true" | "" => Self::All(true),
             "false" => Self::All(false),
-            list => Self::Origins(list.split(',').map(|origin| origin.trim().to_owned()).collect()),
+            list => Self::Origins(
+                list.split(',')
+                    .map(|origin| origin.trim().to_owned())
+                    .collect(),
+            ),
         })
     }
 }
@@ -198,16 +202,26 @@ impl Settings {
         let options = match file {
             None => options,
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-                let stated: Options = toml::from_str(&text)
-                    .map_err(|source| SettingsError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+                let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                let stated: Options =
+                    toml::from_str(&text).map_err(|source| SettingsError::Parse {
+                        path: path.to_owned(),
+                        source: Box::new(source),
+                    })?;
                 options.or(stated)
             }
         };
         let chain_id = options.chain_id;
         let mut settings = options.resolve();
-        let refuse = |name, reason: &str| Err(SettingsError::Value { name, reason: reason.to_owned() });
+        let refuse = |name, reason: &str| {
+            Err(SettingsError::Value {
+                name,
+                reason: reason.to_owned(),
+            })
+        };
         if settings.has_genesis() && chain_id.is_some() {
             return refuse("chain-id", "the genesis file states the chain id");
         }
@@ -215,12 +229,14 @@ impl Settings {
             return refuse("chain-id", "0 is no chain id");
         }
         if settings.block_gas_limit != 0
-            && !(zvm_engine::header::MIN_GAS_LIMIT..=zvm_engine::header::MAX_GAS_LIMIT).contains(&settings.block_gas_limit)
+            && !(zvm_engine::header::MIN_GAS_LIMIT..=zvm_engine::header::MAX_GAS_LIMIT)
+                .contains(&settings.block_gas_limit)
         {
             return refuse("block-gas-limit", "outside 5000..=2^63-1");
         }
         if settings.threads == 0 {
-            settings.threads = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+            settings.threads =
+                std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         }
         if settings.rpc_max_concurrent == 0 {
             settings.rpc_max_concurrent = 4 * settings.threads;
@@ -242,11 +258,21 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("zvm.toml");
-        std::fs::write(&path, "rpc-port = 1\nblock-time = 2\nenable-cors = [\"http://a\"]\n").unwrap();
-        let options = Options { rpc_port: Some(9), ..Options::default() };
+        std::fs::write(
+            &path,
+            "rpc-port = 1\nblock-time = 2\nenable-cors = [\"http://a\"]\n",
+        )
+        .unwrap();
+        let options = Options {
+            rpc_port: Some(9),
+            ..Options::default()
+        };
         let settings = Settings::new(options, Some(&path)).unwrap();
         assert_eq!((settings.rpc_port, settings.block_time), (9, 2));
-        assert_eq!(settings.enable_cors, Cors::Origins(vec!["http://a".to_owned()]));
+        assert_eq!(
+            settings.enable_cors,
+            Cors::Origins(vec!["http://a".to_owned()])
+        );
         assert_eq!(settings.database_type, DatabaseType::Lmdb);
     }
 
@@ -255,13 +281,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("zvm.toml");
         std::fs::write(&path, "rpc-port = 1\nrpc-prot = 2\n").unwrap();
-        let error = Settings::new(Options::default(), Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("zvm.toml") && error.contains("line 2") && error.contains("rpc-prot"), "{error}");
+        let error = Settings::new(Options::default(), Some(&path))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("zvm.toml") && error.contains("line 2") && error.contains("rpc-prot"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_store_that_is_left_out_says_so() {
-        assert_eq!("sqlite".parse::<DatabaseType>(), Err(DatabaseTypeError::NotInThisBuild("sqlite".to_owned())));
-        assert!(matches!("mongo".parse::<DatabaseType>(), Err(DatabaseTypeError::Unknown(_))));
+        assert_eq!(
+            "sqlite".parse::<DatabaseType>(),
+            Err(DatabaseTypeError::NotInThisBuild("sqlite".to_owned()))
+        );
+        assert!(matches!(
+            "mongo".parse::<DatabaseType>(),
+            Err(DatabaseTypeError::Unknown(_))
+        ));
     }
 }

@@ -165,7 +165,9 @@ impl Producer {
             .into_iter()
             .map(|sender| Ok((sender, self.node.sender_state(&sender)?)))
             .collect::<Result<Vec<_>, ChainError>>()?;
-        self.node.pool.advance(accounts);
+        for dropped in self.node.pool.advance(accounts) {
+            tracing::warn!(hash = %dropped.hash, "transaction dropped: its sender can no longer pay for it");
+        }
         Ok(())
     }
 }

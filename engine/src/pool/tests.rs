@@ -1,1 +1,275 @@
+use super::*;
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use alloy_consensus::{SignableTransaction as _, TxEip1559};
+use alloy_primitives::{Signature, TxKind};
+use proptest::prelude::*;
+
+use crate::builder::{Skipped, TransactionSource as _};
+use crate::executor::ExecutionError;
+
+const GAS: u64 = 21_000;
+
+fn sender(index: u8) -> Address {
+    Address::repeat_byte(index + 1)
+}
+
+/// A transaction of `sender`; the pool does not look at signatures.
+fn tx(from: u8, nonce: u64, cap: u128, tip: u128) -> Recovered<Tx> {
+    let tx = TxEip1559 {
+        chain_id: 1,
+        nonce,
+        gas_limit: GAS,
+        max_fee_per_gas: cap,
+        max_priority_fee_per_gas: tip,
+        // Makes the hashes of the senders differ.
+        to: TxKind::Call(sender(from)),
+        ..TxEip1559::default()
+    };
+    Recovered::new_unchecked(
+        tx.into_signed(Signature::test_signature()).into(),
+        sender(from),
+    )
+}
+
+fn rich(nonce: u64) -> SenderState {
+    SenderState {
+        nonce,
+        balance: U256::MAX,
+    }
+}
+
+fn add(pool: &Pool, tx: Recovered<Tx>, state: SenderState) -> Result<B256, Refusal> {
+    let Ok(added) = pool.add(tx, |_| Ok::<_, Infallible>(state));
+    added
+}
+
+/// Takes a block's worth from the pool and tells it the nonces afterwards.
+fn take_block(
+    pool: &Pool,
+    gas_limit: u64,
+    nonces: &mut BTreeMap<Address, u64>,
+) -> Vec<(Address, u64)> {
+    let mut selection = pool.select(0, 0);
+    let mut included = Vec::new();
+    let mut left = gas_limit;
+    while let Some(tx) = selection.next(left) {
+        left -= tx.gas_limit();
+        included.push((tx.signer(), tx.nonce()));
+        nonces.insert(tx.signer(), tx.nonce() + 1);
+    }
+    pool.advance(nonces.iter().map(|(sender, nonce)| (*sender, rich(*nonce))));
+    included
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_arrival_ends_with_all_included_in_nonce_order(
+        counts in prop::collection::vec(1_u64..10, 1..5),
+        keys in prop::collection::vec(any::<(u64, u8, bool)>(), 50),
+        block in 1_u64..6,
+    ) {
+        let pool = Pool::new(PoolLimits::default());
+        let mut waiting: Vec<_> = counts
+            .iter()
+            .enumerate()
+            .flat_map(|(from, count)| (0..*count).map(move |nonce| (from as u8, nonce)))
+            .zip(keys)
+            .collect();
+        waiting.sort_by_key(|(_, key)| key.0);
+        let mut nonces = BTreeMap::new();
+        let mut included = Vec::new();
+        for ((from, nonce), (_, tip, block_now)) in &waiting {
+            let state = rich(nonces.get(&sender(*from)).copied().unwrap_or_default());
+            prop_assert_eq!(add(&pool, tx(*from, *nonce, 1_000, u128::from(*tip)), state).map(drop), Ok(()));
+            if *block_now {
+                included.extend(take_block(&pool, block * GAS, &mut nonces));
+            }
+        }
+        while !pool.select(0, 0).is_empty() {
+            included.extend(take_block(&pool, block * GAS, &mut nonces));
+        }
+        for (from, count) in counts.iter().enumerate() {
+            let order: Vec<_> =
+                included.iter().filter(|entry| entry.0 == sender(from as u8)).map(|entry| entry.1).collect();
+            prop_assert_eq!(order, (0..*count).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(pool.status(), PoolStatus::default());
+    }
+}
+
+#[test]
+fn the_best_paid_goes_first_and_equals_by_arrival() {
+    let pool = Pool::new(PoolLimits::default());
+    // Of sender 2 the effective tip is bounded by the cap: 15 - 10 = 5.
+    for (from, cap, tip) in [(0, 100, 1), (1, 100, 7), (2, 15, 9), (3, 100, 7)] {
+        add(&pool, tx(from, 0, cap, tip), rich(0)).unwrap();
+    }
+    let mut selection = pool.select(10, 0);
+    let order: Vec<_> = core::iter::from_fn(|| selection.next(10 * GAS))
+        .map(|tx| tx.signer())
+        .collect();
+    assert_eq!(order, [1, 3, 2, 0].map(sender));
+}
+
+#[test]
+fn what_does_not_pay_the_base_fee_waits() {
+    let pool = Pool::new(PoolLimits::default());
+    add(&pool, tx(0, 0, 9, 1), rich(0)).unwrap();
+    assert!(pool.select(10, 0).is_empty());
+    assert!(!pool.select(9, 0).is_empty());
+}
+
+#[test]
+fn a_nonce_gap_is_held_until_it_closes() {
+    let pool = Pool::new(PoolLimits::default());
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    assert!(pool.select(0, 0).is_empty());
+    assert_eq!(
+        (pool.next_nonce(&sender(0)), pool.status().held),
+        (Some(0), 1)
+    );
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    assert_eq!(
+        (pool.next_nonce(&sender(0)), pool.status().ready),
+        (Some(2), 2)
+    );
+}
+
+#[test]
+fn a_replacement_must_pay_a_tenth_more_of_both_fees() {
+    let pool = Pool::new(PoolLimits::default());
+    let first = add(&pool, tx(0, 0, 100, 10), rich(0)).unwrap();
+    assert_eq!(add(&pool, tx(0, 0, 100, 10), rich(0)), Err(Refusal::Known));
+    for (cap, tip) in [(109, 11), (110, 10), (200, 10), (109, 20)] {
+        let refusal = add(&pool, tx(0, 0, cap, tip), rich(0)).unwrap_err();
+        assert!(
+            refusal
+                .to_string()
+                .starts_with("replacement transaction underpriced"),
+            "{cap} {tip}"
+        );
+    }
+    let second = add(&pool, tx(0, 0, 110, 11), rich(0)).unwrap();
+    assert!(pool.get(&first).is_none() && pool.get(&second).is_some());
+    assert_eq!(pool.status().ready, 1);
+}
+
+#[test]
+fn each_bound_refuses_with_its_reason() {
+    let size = {
+        use alloy_eips::eip2718::Encodable2718 as _;
+        tx(0, 0, 10, 1).inner().encode_2718_len()
+    };
+    let pool = Pool::new(PoolLimits {
+        transactions: 3,
+        per_sender: 2,
+        ..PoolLimits::default()
+    });
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    assert_eq!(
+        add(&pool, tx(0, 2, 10, 1), rich(0)),
+        Err(Refusal::SenderFull(2))
+    );
+    add(&pool, tx(1, 0, 10, 1), rich(0)).unwrap();
+    assert_eq!(
+        add(&pool, tx(2, 0, 10, 1), rich(0)),
+        Err(Refusal::Full {
+            transactions: 3,
+            bytes: 3 * size
+        })
+    );
+    // A replacement takes no place.
+    add(&pool, tx(1, 0, 20, 2), rich(0)).unwrap();
+
+    let pool = Pool::new(PoolLimits {
+        bytes: size,
+        ..PoolLimits::default()
+    });
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    assert!(matches!(
+        add(&pool, tx(1, 0, 10, 1), rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+
+    let pool = Pool::new(PoolLimits {
+        transaction_bytes: size - 1,
+        min_priority_fee: 5,
+        ..PoolLimits::default()
+    });
+    assert_eq!(
+        add(&pool, tx(0, 0, 10, 1), rich(0)),
+        Err(Refusal::Oversized {
+            size,
+            limit: size - 1
+        })
+    );
+    let pool = Pool::new(PoolLimits {
+        min_priority_fee: 5,
+        ..PoolLimits::default()
+    });
+    assert_eq!(
+        add(&pool, tx(0, 0, 10, 1), rich(0)),
+        Err(Refusal::Underpriced {
+            found: 1,
+            minimum: 5
+        })
+    );
+    assert_eq!(
+        add(&pool, tx(0, 0, 10, 9), rich(1)),
+        Err(Refusal::NonceTooLow { next: 1, found: 0 })
+    );
+}
+
+#[test]
+fn all_that_a_sender_has_waiting_must_be_covered() {
+    let pool = Pool::new(PoolLimits::default());
+    let cost = U256::from(10 * GAS);
+    let state = SenderState {
+        nonce: 0,
+        balance: cost + U256::from(1),
+    };
+    add(&pool, tx(0, 0, 10, 1), state).unwrap();
+    let refusal = add(&pool, tx(0, 1, 10, 1), state).unwrap_err();
+    assert!(
+        refusal
+            .to_string()
+            .starts_with("insufficient funds for gas * price + value"),
+        "{refusal}"
+    );
+    // What a block leaves uncovered goes, so that it cannot block the queue.
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    let dropped = pool.advance([(sender(0), state)]);
+    assert_eq!((dropped.len(), pool.status().ready), (1, 1));
+}
+
+#[test]
+fn what_can_never_be_included_is_reported_and_its_sender_waits() {
+    let pool = Pool::new(PoolLimits::default());
+    let bad = add(&pool, tx(0, 0, 10, 5), rich(0)).unwrap();
+    add(&pool, tx(0, 1, 10, 5), rich(0)).unwrap();
+    add(&pool, tx(1, 0, 10, 1), rich(0)).unwrap();
+    let mut selection = pool.select(0, 0);
+    let offered = selection.next(10 * GAS).unwrap();
+    let error = ExecutionError::Transaction {
+        index: 0,
+        source: TxError::HighS,
+    };
+    selection.skipped(offered, Skipped::from(error));
+    assert_eq!(
+        selection.next(10 * GAS).map(|tx| tx.signer()),
+        Some(sender(1))
+    );
+    assert!(selection.next(10 * GAS).is_none());
+    let rejected: Vec<_> = selection
+        .into_rejected()
+        .into_iter()
+        .map(|entry| entry.0)
+        .collect();
+    assert_eq!(rejected, [bad]);
+    pool.remove(&bad);
+    assert_eq!((pool.status().ready, pool.status().held), (1, 1));
+}

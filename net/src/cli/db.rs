@@ -64,20 +64,25 @@ fn import(chain: &Chain, file: &[u8]) -> eyre::Result<(u64, u64)> {
     let mut rest = file;
     while !rest.is_empty() {
         let offset = file.len() - rest.len();
-        let (block, after) = split_item(rest)
-            .ok_or_else(|| eyre!("at byte {offset}: no whole RLP list"))?;
+        let (block, after) =
+            split_item(rest).ok_or_else(|| eyre!("at byte {offset}: no whole RLP list"))?;
         rest = after;
-        let (number, hash) = identify(block)
-            .ok_or_else(|| eyre!("at byte {offset}: the RLP is no block"))?;
+        let (number, hash) =
+            identify(block).ok_or_else(|| eyre!("at byte {offset}: the RLP is no block"))?;
         if number <= chain.head().header.number {
             let here = zvm_storage::block_hash(&*chain.snapshot()?, number)?;
             if here != Some(hash) {
-                bail!("block {number}: the chain has {} there, the file {hash}", here.unwrap_or_default());
+                bail!(
+                    "block {number}: the chain has {} there, the file {hash}",
+                    here.unwrap_or_default()
+                );
             }
             known += 1;
             continue;
         }
-        chain.import_rlp(block).wrap_err_with(|| format!("block {number}"))?;
+        chain
+            .import_rlp(block)
+            .wrap_err_with(|| format!("block {number}"))?;
         imported += 1;
     }
     Ok((imported, known))
@@ -106,7 +111,10 @@ mod tests {
 
     #[test]
     fn an_item_that_ends_early_is_not_split() {
-        assert_eq!(split_item(&[0xc1, 0x01, 0x02]), Some((&[0xc1, 0x01][..], &[0x02][..])));
+        assert_eq!(
+            split_item(&[0xc1, 0x01, 0x02]),
+            Some((&[0xc1, 0x01][..], &[0x02][..]))
+        );
         assert_eq!(split_item(&[0xc2, 0x01]), None);
         assert_eq!(split_item(&[0x01]), None);
         assert_eq!(split_item(&[0xff, 0xff, 0xff]), None);

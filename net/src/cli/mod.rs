@@ -57,7 +57,11 @@ pub fn run() -> eyre::Result<ExitCode> {
 /// The name `zvm-server` is an alias of `zvm server`.
 fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = given.into_iter().collect();
-    let alias = arguments.first().is_some_and(|name| Path::new(name).file_stem().is_some_and(|stem| stem == "zvm-server"));
+    let alias = arguments.first().is_some_and(|name| {
+        Path::new(name)
+            .file_stem()
+            .is_some_and(|stem| stem == "zvm-server")
+    });
     if alias {
         arguments.insert(1, "server".into());
     }

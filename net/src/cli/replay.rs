@@ -33,8 +33,9 @@ impl ReplayArgs {
         let bar = if self.json {
             ProgressBar::hidden()
         } else {
-            ProgressBar::new(blocks.len() as u64)
-                .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} block {msg}")?)
+            ProgressBar::new(blocks.len() as u64).with_style(ProgressStyle::with_template(
+                "{bar:40} {pos}/{len} block {msg}",
+            )?)
         };
         let report = replay::run(&blocks, self.repeat.get(), &mut |block| {
             bar.set_message(block.header.number.to_string());
@@ -49,7 +50,11 @@ impl ReplayArgs {
             write!(out, "{}", Table(&report))?;
         }
         let passed = report.failed.is_empty() && report.blocks > 0;
-        Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
@@ -57,9 +62,22 @@ struct Table<'a>(&'a ReplayReport);
 
 impl core::fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let ReplayReport { blocks, passed, failed, transactions, gas, cpu_seconds, plain_revm_cpu_seconds, ratio, times } =
-            self.0;
-        writeln!(f, "{:>10} {:>6} {:>11} {:>10} {:>10} {:>6}", "block", "txs", "gas", "ms", "revm ms", "ratio")?;
+        let ReplayReport {
+            blocks,
+            passed,
+            failed,
+            transactions,
+            gas,
+            cpu_seconds,
+            plain_revm_cpu_seconds,
+            ratio,
+            times,
+        } = self.0;
+        writeln!(
+            f,
+            "{:>10} {:>6} {:>11} {:>10} {:>10} {:>6}",
+            "block", "txs", "gas", "ms", "revm ms", "ratio"
+        )?;
         for time in times {
             writeln!(
                 f,
@@ -73,9 +91,17 @@ impl core::fmt::Display for Table<'_> {
             )?;
         }
         for failure in failed {
-            writeln!(f, "FAIL {} {}: {}", failure.block, failure.path, failure.reason)?;
+            writeln!(
+                f,
+                "FAIL {} {}: {}",
+                failure.block, failure.path, failure.reason
+            )?;
         }
-        writeln!(f, "blocks {blocks}, passed {passed}, failed {}", failed.len())?;
+        writeln!(
+            f,
+            "blocks {blocks}, passed {passed}, failed {}",
+            failed.len()
+        )?;
         writeln!(f, "transactions {transactions}, gas {gas}")?;
         writeln!(
             f,

@@ -4,7 +4,9 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, TxKind, U256, address, hex, keccak256};
+use alloy_primitives::{
+    Address, B256, Bytes, KECCAK256_EMPTY, TxKind, U256, address, hex, keccak256,
+};
 use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::simulate::revert_reason;
@@ -34,7 +36,11 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 100_000_000)]
     gas: u64,
     /// Sender of the transaction.
-    #[arg(long, value_name = "ADDRESS", default_value = "0x000000000000000000000000000000000000ca11")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "0x000000000000000000000000000000000000ca11"
+    )]
     caller: Address,
     /// What the code is; found out by its first bytes if not given.
     #[arg(long, value_name = "evm|zvm|wasm|zvm0")]
@@ -54,17 +60,29 @@ fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
 impl RunArgs {
     /// Does it. The status is a failure if the call did not succeed.
     pub fn run(self) -> eyre::Result<ExitCode> {
-        let file =
-            std::fs::read(&self.file).map_err(|error| eyre!("cannot read {}: {error}", self.file.display()))?;
+        let file = std::fs::read(&self.file)
+            .map_err(|error| eyre!("cannot read {}: {error}", self.file.display()))?;
         let bytes = code_of(&self.file, file)?;
-        let located = detect::locate(&bytes, self.format).wrap_err_with(|| self.file.display().to_string())?;
+        let located = detect::locate(&bytes, self.format)
+            .wrap_err_with(|| self.file.display().to_string())?;
         if located.format != Format::Evm {
-            bail!("{} is {} code: this build executes EVM code only", self.file.display(), located.format);
+            bail!(
+                "{} is {} code: this build executes EVM code only",
+                self.file.display(),
+                located.format
+            );
         }
-        let world = World { code: Bytecode::new_legacy(located.code.to_vec().into()), caller: self.caller };
+        let world = World {
+            code: Bytecode::new_legacy(located.code.to_vec().into()),
+            caller: self.caller,
+        };
         let result = self.execute(&world)?;
         print(&result);
-        Ok(if result.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if result.is_success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn execute(&self, world: &World) -> eyre::Result<ExecutionResult> {
@@ -93,7 +111,8 @@ impl RunArgs {
             return Ok(machine.execute(tx)?);
         }
         let writer = BufWriter::new(std::io::stderr().lock());
-        let (result, tracer) = machine.execute_traced(tx, Tracer::new(writer, TraceOptions::default()));
+        let (result, tracer) =
+            machine.execute_traced(tx, Tracer::new(writer, TraceOptions::default()));
         let result = result?;
         tracer.finish().wrap_err("the trace")?;
         Ok(result)
@@ -102,7 +121,11 @@ impl RunArgs {
 
 /// The code in a file: hex digits, with or without `0x` and white space, or the bytes as they are.
 fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
-    let digits: Vec<u8> = file.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits: Vec<u8> = file
+        .iter()
+        .copied()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
     let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Ok(file);
@@ -125,7 +148,12 @@ fn print(result: &ExecutionResult) {
     println!("logs:   {}", result.logs().len());
     for log in result.logs() {
         let topics: Vec<String> = log.topics().iter().map(ToString::to_string).collect();
-        println!("  {} [{}] {}", log.address, topics.join(", "), log.data.data);
+        println!(
+            "  {} [{}] {}",
+            log.address,
+            topics.join(", "),
+            log.data.data
+        );
     }
     println!("tier:   interpreter");
 }

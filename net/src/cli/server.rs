@@ -1,5 +1,6 @@
 //! `zvm server`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,17 +40,29 @@ impl ServerArgs {
     pub fn run(self) -> eyre::Result<ExitCode> {
         let settings = self.settings()?;
         let filter = EnvFilter::try_new(&settings.log_level).wrap_err("log-level")?;
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-        rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build_global()?;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .init();
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(settings.threads)
+            .build_global()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(settings.threads)
+            .enable_all()
+            .build()?;
         runtime.block_on(serve(&settings))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 async fn serve(settings: &Settings) -> eyre::Result<()> {
-    let accounts = if settings.has_genesis() { Accounts::none() } else { Accounts::development()? };
+    let accounts = if settings.has_genesis() {
+        Accounts::none()
+    } else {
+        Accounts::development()?
+    };
     let chain = Arc::new(open_chain(settings, &accounts)?);
     let node_settings = NodeSettings {
         block_time: (settings.block_time > 0).then(|| Duration::from_secs(settings.block_time)),
@@ -97,12 +110,24 @@ fn greeting(chain: &Chain, accounts: &Accounts) -> String {
     let mut lines = Vec::new();
     let keys: Vec<_> = accounts.keys().collect();
     if !keys.is_empty() {
-        lines.push(format!("Accounts of the mnemonic \"{}\", 10000 ETH each.", accounts::MNEMONIC));
+        lines.push(format!(
+            "Accounts of the mnemonic \"{}\", 10000 ETH each.",
+            accounts::MNEMONIC
+        ));
         lines.push("Their keys are known to everybody: use them for development only.".to_owned());
-        lines.extend(keys.iter().enumerate().map(|(index, (address, key))| format!("({index}) {address} {key}")));
+        lines.extend(
+            keys.iter()
+                .enumerate()
+                .map(|(index, (address, key))| format!("({index}) {address} {key}")),
+        );
     }
     let head = chain.head();
-    lines.push(format!("Chain {}, block {} {}", chain.spec().chain_id, head.header.number, head.hash));
+    lines.push(format!(
+        "Chain {}, block {} {}",
+        chain.spec().chain_id,
+        head.header.number,
+        head.hash
+    ));
     lines.join("\n")
 }
 
@@ -114,7 +139,12 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
             0 => DEFAULT_BLOCK_GAS_LIMIT,
             limit => limit,
         };
-        Genesis::development(settings.chain_id, gas_limit, &accounts.addresses(), accounts::BALANCE)
+        Genesis::development(
+            settings.chain_id,
+            gas_limit,
+            &accounts.addresses(),
+            accounts::BALANCE,
+        )
     };
     let store: Arc<dyn Store> = match settings.database_type {
         DatabaseType::Lmdb => Arc::new(LmdbStore::open(LmdbOptions::new(&settings.database_path))?),
@@ -128,6 +158,7 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
 
 /// Reads a genesis file; the error names it.
 pub fn read_genesis(path: &std::path::Path) -> eyre::Result<Genesis> {
-    let text = std::fs::read(path).map_err(|error| eyre!("cannot read {}: {error}", path.display()))?;
+    let text =
+        std::fs::read(path).map_err(|error| eyre!("cannot read {}: {error}", path.display()))?;
     Genesis::from_json(&text).wrap_err_with(|| path.display().to_string())
 }

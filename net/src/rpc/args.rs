@@ -23,24 +23,27 @@ impl Args {
                 .unwrap_or_default(),
         };
         if values.len() > most {
-            return Err(RpcError::InvalidParams(format!("too many arguments, want at most {most}")));
+            return Err(RpcError::InvalidParams(format!(
+                "too many arguments, want at most {most}"
+            )));
         }
         Ok(Self(values))
     }
 
     /// Argument `index`, which must be there.
     pub fn required<T: Arg>(&mut self, index: usize) -> Result<T, RpcError> {
-        self.optional(index)?
-            .ok_or_else(|| RpcError::InvalidParams(format!("missing value for required argument {index}")))
+        self.optional(index)?.ok_or_else(|| {
+            RpcError::InvalidParams(format!("missing value for required argument {index}"))
+        })
     }
 
     /// Argument `index`; missing and null are the same.
     pub fn optional<T: Arg>(&mut self, index: usize) -> Result<Option<T>, RpcError> {
         match self.0.get_mut(index).map(Value::take) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => T::from_json(value)
-                .map(Some)
-                .map_err(|reason| RpcError::InvalidParams(format!("invalid argument {index}: {reason}"))),
+            Some(value) => T::from_json(value).map(Some).map_err(|reason| {
+                RpcError::InvalidParams(format!("invalid argument {index}: {reason}"))
+            }),
         }
     }
 }
@@ -100,7 +103,13 @@ fn bytes(text: &str) -> Result<Vec<u8>, String> {
 fn fixed<const N: usize>(value: Value, name: &str) -> Result<[u8; N], String> {
     let bytes = bytes(&text(value)?)?;
     let found = bytes.len();
-    bytes.try_into().map_err(|_| format!("hex string has length {}, want {} for {name}", 2 * found, 2 * N))
+    bytes.try_into().map_err(|_| {
+        format!(
+            "hex string has length {}, want {} for {name}",
+            2 * found,
+            2 * N
+        )
+    })
 }
 
 impl Arg for u64 {
@@ -129,7 +138,9 @@ impl Arg for Bytes {
 
 impl Arg for bool {
     fn from_json(value: Value) -> Result<Self, String> {
-        value.as_bool().ok_or_else(|| format!("expected true or false, found {value}"))
+        value
+            .as_bool()
+            .ok_or_else(|| format!("expected true or false, found {value}"))
     }
 }
 
@@ -174,7 +185,9 @@ impl Arg for StorageKey {
         if digits.is_empty() {
             return Ok(Self(U256::ZERO));
         }
-        U256::from_str_radix(digits, 16).map(Self).map_err(|_| "invalid hex in storage key".to_owned())
+        U256::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| "invalid hex in storage key".to_owned())
     }
 }
 
@@ -203,7 +216,10 @@ impl Arg for TransactionRequest {
             }
         }
         let request: Self = serde_arg(value)?;
-        request.input.unique_input().map_err(|error| error.to_string())?;
+        request
+            .input
+            .unique_input()
+            .map_err(|error| error.to_string())?;
         Ok(request)
     }
 }
@@ -213,7 +229,8 @@ impl Arg for Filter {
         let has = |name: &str| value.get(name).is_some_and(|value| !value.is_null());
         if has("blockHash") && (has("fromBlock") || has("toBlock")) {
             return Err(
-                "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other".to_owned()
+                "cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other"
+                    .to_owned(),
             );
         }
         for name in ["fromBlock", "toBlock"] {
@@ -258,11 +275,17 @@ pub enum BlockRef {
 impl Arg for BlockRef {
     fn from_json(mut value: Value) -> Result<Self, String> {
         if value.is_object() {
-            let mut take = |name: &str| value.get_mut(name).map(Value::take).filter(|value| !value.is_null());
+            let mut take = |name: &str| {
+                value
+                    .get_mut(name)
+                    .map(Value::take)
+                    .filter(|value| !value.is_null())
+            };
             return match (take("blockNumber"), take("blockHash")) {
-                (Some(_), Some(_)) => {
-                    Err("cannot specify both BlockHash and BlockNumber, choose one or the other".to_owned())
-                }
+                (Some(_), Some(_)) => Err(
+                    "cannot specify both BlockHash and BlockNumber, choose one or the other"
+                        .to_owned(),
+                ),
                 (Some(number), None) => BlockTag::from_json(number).map(Self::Tag),
                 (None, Some(hash)) => B256::from_json(hash).map(Self::Hash),
                 (None, None) => Err("a block needs blockNumber or blockHash".to_owned()),
@@ -284,7 +307,15 @@ mod tests {
     fn quantities_are_as_strict_as_in_geth() {
         assert_eq!(u64::from_json(json!("0x0")), Ok(0));
         assert_eq!(u64::from_json(json!("0xff")), Ok(255));
-        for wrong in [json!("0x"), json!("0x01"), json!("1"), json!(""), json!(1), json!("0xg"), json!("0x10000000000000000")] {
+        for wrong in [
+            json!("0x"),
+            json!("0x01"),
+            json!("1"),
+            json!(""),
+            json!(1),
+            json!("0xg"),
+            json!("0x10000000000000000"),
+        ] {
             assert!(u64::from_json(wrong.clone()).is_err(), "{wrong}");
         }
         assert!(TransactionRequest::from_json(json!({"gas": "0x01"})).is_err());
@@ -293,7 +324,8 @@ mod tests {
 
     #[test]
     fn data_and_input_may_both_be_there_if_they_are_equal() {
-        let request = TransactionRequest::from_json(json!({"data": "0x01", "input": "0x01"})).unwrap();
+        let request =
+            TransactionRequest::from_json(json!({"data": "0x01", "input": "0x01"})).unwrap();
         assert_eq!(request.input.input().map(|input| input.len()), Some(1));
         assert!(TransactionRequest::from_json(json!({"data": "0x01"})).is_ok());
         assert!(TransactionRequest::from_json(json!({"data": "0x01", "input": "0x02"})).is_err());
@@ -301,18 +333,33 @@ mod tests {
 
     #[test]
     fn storage_keys_may_be_short() {
-        assert_eq!(StorageKey::from_json(json!("0x0")), Ok(StorageKey(U256::ZERO)));
-        assert_eq!(StorageKey::from_json(json!("0x0f")), Ok(StorageKey(U256::from(15))));
+        assert_eq!(
+            StorageKey::from_json(json!("0x0")),
+            Ok(StorageKey(U256::ZERO))
+        );
+        assert_eq!(
+            StorageKey::from_json(json!("0x0f")),
+            Ok(StorageKey(U256::from(15)))
+        );
         assert!(StorageKey::from_json(json!(format!("0x{}", "0".repeat(65)))).is_err());
     }
 
     #[test]
     fn a_block_is_named_by_tag_number_hash_or_object() {
         let hash = B256::repeat_byte(7);
-        assert_eq!(BlockRef::from_json(json!("safe")), Ok(BlockRef::Tag(BlockTag::Head)));
-        assert_eq!(BlockRef::from_json(json!("0x10")), Ok(BlockRef::Tag(BlockTag::Number(16))));
+        assert_eq!(
+            BlockRef::from_json(json!("safe")),
+            Ok(BlockRef::Tag(BlockTag::Head))
+        );
+        assert_eq!(
+            BlockRef::from_json(json!("0x10")),
+            Ok(BlockRef::Tag(BlockTag::Number(16)))
+        );
         assert_eq!(BlockRef::from_json(json!(hash)), Ok(BlockRef::Hash(hash)));
-        assert_eq!(BlockRef::from_json(json!({"blockHash": hash, "requireCanonical": true})), Ok(BlockRef::Hash(hash)));
+        assert_eq!(
+            BlockRef::from_json(json!({"blockHash": hash, "requireCanonical": true})),
+            Ok(BlockRef::Hash(hash))
+        );
         assert!(BlockRef::from_json(json!({})).is_err());
         assert!(BlockRef::from_json(json!("nonsense")).is_err());
     }

@@ -16,13 +16,21 @@ pub(super) fn block_number(rpc: &Rpc, _: Args) -> Reply {
 /// `eth_getBlockByNumber`
 pub(super) fn block_by_number(rpc: &Rpc, mut args: Args) -> Reply {
     let block = args.required::<BlockTag>(0)?;
-    answer_block(rpc, BlockRef::Tag(block), args.optional(1)?.unwrap_or_default())
+    answer_block(
+        rpc,
+        BlockRef::Tag(block),
+        args.optional(1)?.unwrap_or_default(),
+    )
 }
 
 /// `eth_getBlockByHash`
 pub(super) fn block_by_hash(rpc: &Rpc, mut args: Args) -> Reply {
     let hash = args.required::<B256>(0)?;
-    answer_block(rpc, BlockRef::Hash(hash), args.optional(1)?.unwrap_or_default())
+    answer_block(
+        rpc,
+        BlockRef::Hash(hash),
+        args.optional(1)?.unwrap_or_default(),
+    )
 }
 
 fn answer_block(rpc: &Rpc, block: BlockRef, whole: bool) -> Reply {
@@ -79,7 +87,9 @@ pub(super) fn uncle_by_hash(rpc: &Rpc, mut args: Args) -> Reply {
 
 fn answer_uncle(rpc: &Rpc, block: BlockRef, index: u64) -> Reply {
     let found = find(&rpc.view()?, block)?;
-    let uncle = found.as_ref().and_then(|block| block.body.ommers.get(usize::try_from(index).ok()?));
+    let uncle = found
+        .as_ref()
+        .and_then(|block| block.body.ommers.get(usize::try_from(index).ok()?));
     reply(&uncle.map(shape::uncle))
 }
 
@@ -126,7 +136,12 @@ pub(super) fn receipt(rpc: &Rpc, mut args: Args) -> Reply {
     let hash = args.required::<B256>(0)?;
     let found = locate(&rpc.view()?, &hash)?;
     reply(&found.and_then(|(block, index)| {
-        let first_log = block.receipts.iter().take(index).map(|receipt| receipt.logs.len() as u64).sum();
+        let first_log = block
+            .receipts
+            .iter()
+            .take(index)
+            .map(|receipt| receipt.logs.len() as u64)
+            .sum();
         shape::receipt(&block, index, first_log)
     }))
 }
@@ -152,5 +167,7 @@ fn locate(view: &View<'_>, hash: &B256) -> Result<Option<(Arc<StoredBlock>, usiz
     let Some(location) = zvm_storage::transaction_location(view.snapshot(), hash)? else {
         return Ok(None);
     };
-    Ok(view.block(location.block)?.map(|block| (block, location.index as usize)))
+    Ok(view
+        .block(location.block)?
+        .map(|block| (block, location.index as usize)))
 }

@@ -74,9 +74,9 @@ impl From<SimulateError> for RpcError {
         match error {
             SimulateError::Request(_) => Self::InvalidParams(message),
             SimulateError::Reverted { output } => Self::Reverted { message, output },
-            SimulateError::Invalid(_) | SimulateError::Halted(_) | SimulateError::GasRequired(_) => {
-                Self::Refused(message)
-            }
+            SimulateError::Invalid(_)
+            | SimulateError::Halted(_)
+            | SimulateError::GasRequired(_) => Self::Refused(message),
             SimulateError::Machine(_) | SimulateError::Store(_) => Self::Internal(message),
         }
     }
@@ -86,9 +86,10 @@ impl From<SubmitError> for RpcError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Store(_) => Self::Internal(error.to_string()),
-            SubmitError::Malformed(_) | SubmitError::Refused(_) | SubmitError::Stopped(_) => {
-                Self::Refused(error.to_string())
-            }
+            SubmitError::Malformed(_)
+            | SubmitError::BlobSidecar
+            | SubmitError::Refused(_)
+            | SubmitError::Stopped(_) => Self::Refused(error.to_string()),
         }
     }
 }

@@ -19,7 +19,11 @@ fn prepare<'a>(
         block: args.optional::<BlockOverrides>(3)?.map(Box::new),
     };
     rpc.view()?.require_head(block)?;
-    Ok((Simulator::at_head(rpc.chain(), rpc.limits.gas_cap)?, request, overrides))
+    Ok((
+        Simulator::at_head(rpc.chain(), rpc.limits.gas_cap)?,
+        request,
+        overrides,
+    ))
 }
 
 /// `eth_call`

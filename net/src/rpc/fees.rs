@@ -21,7 +21,9 @@ const MOST_PERCENTILES: usize = 100;
 /// `eth_gasPrice`: base fee of the next block and the suggested priority fee.
 pub(super) fn gas_price(rpc: &Rpc, _: Args) -> Reply {
     let next = rpc.node.next_block(&rpc.chain().head());
-    reply(&U128::from(u128::from(next.base_fee) + SUGGESTED_PRIORITY_FEE))
+    reply(&U128::from(
+        u128::from(next.base_fee) + SUGGESTED_PRIORITY_FEE,
+    ))
 }
 
 /// `eth_maxPriorityFeePerGas`
@@ -60,10 +62,16 @@ pub(super) fn fee_history(rpc: &Rpc, mut args: Args) -> Reply {
     let view = rpc.view()?;
     let newest = view.number(newest);
     if newest > view.head {
-        return Err(RpcError::Refused(format!("request beyond head block: requested {newest}, head {}", view.head)));
+        return Err(RpcError::Refused(format!(
+            "request beyond head block: requested {newest}, head {}",
+            view.head
+        )));
     }
     let count = count.min(newest.saturating_add(1));
-    let mut history = FeeHistory { oldest_block: newest + 1 - count, ..FeeHistory::default() };
+    let mut history = FeeHistory {
+        oldest_block: newest + 1 - count,
+        ..FeeHistory::default()
+    };
     if count == 0 {
         history.oldest_block = 0;
         return reply(&history);
@@ -73,15 +81,23 @@ pub(super) fn fee_history(rpc: &Rpc, mut args: Args) -> Reply {
     for number in history.oldest_block..=newest {
         let header = zvm_storage::header(view.snapshot(), number)?
             .ok_or_else(|| RpcError::Internal(format!("block {number} is missing")))?;
-        history.base_fee_per_gas.push(u128::from(header.base_fee_per_gas.unwrap_or_default()));
-        history.gas_used_ratio.push(ratio(header.gas_used, header.gas_limit));
+        history
+            .base_fee_per_gas
+            .push(u128::from(header.base_fee_per_gas.unwrap_or_default()));
+        history
+            .gas_used_ratio
+            .push(ratio(header.gas_used, header.gas_limit));
         history.base_fee_per_blob_gas.push(blob_fee(rpc, &header));
         let blob_limit = rpc
             .chain()
             .spec()
             .blob_params(rpc.chain().fork_of(&header))
-            .map_or(0, |params| params.max * alloy_eips::eip4844::DATA_GAS_PER_BLOB);
-        history.blob_gas_used_ratio.push(ratio(header.blob_gas_used.unwrap_or_default(), blob_limit));
+            .map_or(0, |params| {
+                params.max * alloy_eips::eip4844::DATA_GAS_PER_BLOB
+            });
+        history
+            .blob_gas_used_ratio
+            .push(ratio(header.blob_gas_used.unwrap_or_default(), blob_limit));
         if !percentiles.is_empty() {
             rewards.push(block_rewards(&view, number, &percentiles)?);
         }
@@ -98,9 +114,13 @@ pub(super) fn fee_history(rpc: &Rpc, mut args: Args) -> Reply {
 
 fn check_percentiles(percentiles: &[f64]) -> Result<(), RpcError> {
     if percentiles.len() > MOST_PERCENTILES {
-        return Err(RpcError::InvalidParams(format!("over the query limit {MOST_PERCENTILES} of percentiles")));
+        return Err(RpcError::InvalidParams(format!(
+            "over the query limit {MOST_PERCENTILES} of percentiles"
+        )));
     }
-    let within = percentiles.iter().all(|percentile| (0.0..=100.0).contains(percentile));
+    let within = percentiles
+        .iter()
+        .all(|percentile| (0.0..=100.0).contains(percentile));
     if !within || !percentiles.is_sorted_by(|a, b| a < b) {
         return Err(RpcError::InvalidParams(
             "invalid reward percentile: they must be between 0 and 100 and ascend".to_owned(),
@@ -110,18 +130,28 @@ fn check_percentiles(percentiles: &[f64]) -> Result<(), RpcError> {
 }
 
 fn ratio(used: u64, limit: u64) -> f64 {
-    if limit == 0 { 0.0 } else { used as f64 / limit as f64 }
+    if limit == 0 {
+        0.0
+    } else {
+        used as f64 / limit as f64
+    }
 }
 
 fn blob_fee(rpc: &Rpc, header: &Header) -> u128 {
     let fork = rpc.chain().fork_of(header);
-    header.excess_blob_gas.and_then(|excess| header::blob_gas_price(rpc.chain().spec(), fork, excess)).unwrap_or_default()
+    header
+        .excess_blob_gas
+        .and_then(|excess| header::blob_gas_price(rpc.chain().spec(), fork, excess))
+        .unwrap_or_default()
 }
 
 /// Base fee and blob gas price of the block after `last`, which may be the one that is to come.
 fn following(rpc: &Rpc, view: &View<'_>, last: &Header) -> Result<(u64, u128), RpcError> {
     if let Some(next) = zvm_storage::header(view.snapshot(), last.number + 1)? {
-        return Ok((next.base_fee_per_gas.unwrap_or_default(), blob_fee(rpc, &next)));
+        return Ok((
+            next.base_fee_per_gas.unwrap_or_default(),
+            blob_fee(rpc, &next),
+        ));
     }
     let next = rpc.node.next_block(&rpc.chain().head());
     let base_fee = header::next_base_fee(next.fork, last).unwrap_or_default();
@@ -134,7 +164,9 @@ fn following(rpc: &Rpc, view: &View<'_>, last: &Header) -> Result<(u64, u128), R
 
 /// The priority fees at `percentiles` of the gas of a block.
 fn block_rewards(view: &View<'_>, number: u64, percentiles: &[f64]) -> Result<Vec<u128>, RpcError> {
-    let block = view.block(number)?.ok_or_else(|| RpcError::Internal(format!("block {number} is missing")))?;
+    let block = view
+        .block(number)?
+        .ok_or_else(|| RpcError::Internal(format!("block {number} is missing")))?;
     Ok(rewards_at(&paid(&block), percentiles))
 }
 
@@ -147,7 +179,10 @@ fn paid(block: &StoredBlock) -> Vec<(u128, u64)> {
         .iter()
         .enumerate()
         .map(|(index, tx)| {
-            (tx.effective_tip_per_gas(base_fee).unwrap_or_default(), shape::gas_used(block, index))
+            (
+                tx.effective_tip_per_gas(base_fee).unwrap_or_default(),
+                shape::gas_used(block, index),
+            )
         })
         .collect();
     paid.sort_unstable();
@@ -177,7 +212,10 @@ mod tests {
     #[test]
     fn rewards_are_weighted_by_gas() {
         let paid = [(1, 50), (2, 25), (9, 25)];
-        assert_eq!(rewards_at(&paid, &[0.0, 50.0, 51.0, 75.0, 76.0, 100.0]), [1, 1, 2, 2, 9, 9]);
+        assert_eq!(
+            rewards_at(&paid, &[0.0, 50.0, 51.0, 75.0, 76.0, 100.0]),
+            [1, 1, 2, 2, 9, 9]
+        );
         assert_eq!(rewards_at(&[], &[50.0]), [0]);
     }
 

@@ -31,11 +31,18 @@ pub(super) fn logs(rpc: &Rpc, mut args: Args) -> Reply {
 /// The limit, and what to ask for instead.
 fn too_many(limit: usize, from: u64, reached: u64, to: u64) -> RpcError {
     let advice = if reached > from {
-        format!("ask for blocks {from:#x} to {:#x} and then from {reached:#x} to {to:#x}", reached - 1)
+        format!(
+            "ask for blocks {from:#x} to {:#x} and then from {reached:#x} to {to:#x}",
+            reached - 1
+        )
     } else {
-        format!("block {reached:#x} alone has more: add an address or topics, or use eth_getBlockReceipts")
+        format!(
+            "block {reached:#x} alone has more: add an address or topics, or use eth_getBlockReceipts"
+        )
     };
-    RpcError::TooLarge(format!("query exceeds the limit of {limit} logs in one answer; {advice}"))
+    RpcError::TooLarge(format!(
+        "query exceeds the limit of {limit} logs in one answer; {advice}"
+    ))
 }
 
 /// First and last block of a filter.
@@ -47,7 +54,10 @@ fn range(view: &View<'_>, filter: &Filter) -> Result<(u64, u64), RpcError> {
                 .ok_or_else(|| RpcError::Refused("unknown block".to_owned()))?;
             return Ok((number, number));
         }
-        FilterBlockOption::Range { from_block, to_block } => {
+        FilterBlockOption::Range {
+            from_block,
+            to_block,
+        } => {
             let number = |bound: Option<eth::BlockNumberOrTag>| {
                 view.number(match bound {
                     Some(eth::BlockNumberOrTag::Number(number)) => BlockTag::Number(number),
@@ -59,10 +69,14 @@ fn range(view: &View<'_>, filter: &Filter) -> Result<(u64, u64), RpcError> {
         }
     };
     if from > to {
-        return Err(RpcError::InvalidParams(format!("invalid block range params: {from:#x} is after {to:#x}")));
+        return Err(RpcError::InvalidParams(format!(
+            "invalid block range params: {from:#x} is after {to:#x}"
+        )));
     }
     if to > view.head {
-        return Err(RpcError::InvalidParams("block range extends beyond current head block".to_owned()));
+        return Err(RpcError::InvalidParams(
+            "block range extends beyond current head block".to_owned(),
+        ));
     }
     Ok((from, to))
 }
@@ -70,7 +84,12 @@ fn range(view: &View<'_>, filter: &Filter) -> Result<(u64, u64), RpcError> {
 /// Appends the logs of a block that the filter lets through.
 pub(super) fn append_matching(block: &StoredBlock, filter: &Filter, found: &mut Vec<eth::Log>) {
     let mut log_index = 0;
-    for (index, (receipt, tx)) in block.receipts.iter().zip(&block.body.transactions).enumerate() {
+    for (index, (receipt, tx)) in block
+        .receipts
+        .iter()
+        .zip(&block.body.transactions)
+        .enumerate()
+    {
         for log in &receipt.logs {
             if filter.matches(log) {
                 found.push(shape::log(block, *tx.hash(), index, log_index, log.clone()));
@@ -87,7 +106,16 @@ mod tests {
     #[test]
     fn the_limit_says_how_to_go_on() {
         let text = too_many(10, 5, 9, 20).to_string();
-        assert!(text.contains("limit of 10") && text.contains("0x5 to 0x8") && text.contains("from 0x9 to 0x14"), "{text}");
-        assert!(too_many(10, 5, 5, 20).to_string().contains("add an address or topics"));
+        assert!(
+            text.contains("limit of 10")
+                && text.contains("0x5 to 0x8")
+                && text.contains("from 0x9 to 0x14"),
+            "{text}"
+        );
+        assert!(
+            too_many(10, 5, 5, 20)
+                .to_string()
+                .contains("add an address or topics")
+        );
     }
 }

@@ -33,7 +33,13 @@ const fn now(
     answers: &'static str,
     run: fn(&Rpc, Args) -> Reply,
 ) -> Method {
-    Method { name, params, answers, most, run: Run::Now(run) }
+    Method {
+        name,
+        params,
+        answers,
+        most,
+        run: Run::Now(run),
+    }
 }
 
 const fn blocking(
@@ -43,7 +49,13 @@ const fn blocking(
     answers: &'static str,
     run: fn(&Rpc, Args) -> Reply,
 ) -> Method {
-    Method { name, params, answers, most, run: Run::Blocking(run) }
+    Method {
+        name,
+        params,
+        answers,
+        most,
+        run: Run::Blocking(run),
+    }
 }
 
 /// All methods that are one request and one answer.
@@ -103,7 +115,11 @@ mod tests {
     fn markdown() -> String {
         let mut text = String::from("| method | arguments | answers |\n|---|---|---|\n");
         for method in METHODS {
-            let params = if method.params.is_empty() { "–" } else { method.params };
+            let params = if method.params.is_empty() {
+                "–"
+            } else {
+                method.params
+            };
             text += &format!("| `{}` | {params} | {} |\n", method.name, method.answers);
         }
         text
@@ -113,6 +129,10 @@ mod tests {
     fn the_documentation_lists_every_method() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rpc.md");
         let documented = std::fs::read_to_string(path).unwrap();
-        assert!(documented.contains(&markdown()), "docs/rpc.md must contain this table:\n{}", markdown());
+        assert!(
+            documented.contains(&markdown()),
+            "docs/rpc.md must contain this table:\n{}",
+            markdown()
+        );
     }
 }

@@ -111,12 +111,18 @@ impl Rpc {
 
     fn view(&self) -> Result<View<'_>, RpcError> {
         let snapshot = self.chain().snapshot()?;
-        let (head, head_hash) = zvm_storage::head(&*snapshot)?.ok_or_else(|| StoreError::Corrupt {
-            table: Table::Meta,
-            key: "head".to_owned(),
-            reason: "is not there".to_owned(),
-        })?;
-        Ok(View { rpc: self, snapshot, head, head_hash })
+        let (head, head_hash) =
+            zvm_storage::head(&*snapshot)?.ok_or_else(|| StoreError::Corrupt {
+                table: Table::Meta,
+                key: "head".to_owned(),
+                reason: "is not there".to_owned(),
+            })?;
+        Ok(View {
+            rpc: self,
+            snapshot,
+            head,
+            head_hash,
+        })
     }
 
     /// The methods, to be served.
@@ -129,14 +135,21 @@ impl Rpc {
             match method.run {
                 Run::Now(run) => {
                     module.register_method(method.name, move |params, rpc, _| {
-                        Args::new(&params, method.most).and_then(|args| run(rpc, args)).map_err(ErrorObjectOwned::from)
+                        Args::new(&params, method.most)
+                            .and_then(|args| run(rpc, args))
+                            .map_err(ErrorObjectOwned::from)
                     })?;
                 }
                 Run::Blocking(run) => {
-                    module.register_async_method(method.name, move |params, rpc, _| async move {
-                        let args = Args::new(&params, method.most)?;
-                        blocking(rpc, move |rpc| run(rpc, args)).await.map_err(ErrorObjectOwned::from)
-                    })?;
+                    module.register_async_method(
+                        method.name,
+                        move |params, rpc, _| async move {
+                            let args = Args::new(&params, method.most)?;
+                            blocking(rpc, move |rpc| run(rpc, args))
+                                .await
+                                .map_err(ErrorObjectOwned::from)
+                        },
+                    )?;
                 }
             }
         }
@@ -151,7 +164,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Rpc) -> Result<T, RpcError> + Send + 'static,
 ) -> Result<T, RpcError> {
     let ended = |_| RpcError::Internal("the node is shutting down".to_owned());
-    let turn = Arc::clone(&rpc.turns).acquire_owned().await.map_err(ended)?;
+    let turn = Arc::clone(&rpc.turns)
+        .acquire_owned()
+        .await
+        .map_err(ended)?;
     let run = move || {
         let result = work(&rpc);
         drop(turn);
@@ -161,7 +177,9 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(failure) => {
             tracing::error!(%failure, "a method panicked");
-            Err(RpcError::Internal("the method failed unexpectedly".to_owned()))
+            Err(RpcError::Internal(
+                "the method failed unexpectedly".to_owned(),
+            ))
         }
     }
 }

@@ -50,8 +50,10 @@ pub(super) fn sha3(_: &Rpc, mut args: Args) -> Reply {
 
 /// `rpc_modules`
 pub(super) fn modules(_: &Rpc, _: Args) -> Reply {
-    let modules: BTreeMap<&str, &str> =
-        METHODS.iter().filter_map(|method| Some((method.name.split_once('_')?.0, "1.0"))).collect();
+    let modules: BTreeMap<&str, &str> = METHODS
+        .iter()
+        .filter_map(|method| Some((method.name.split_once('_')?.0, "1.0")))
+        .collect();
     reply(&modules)
 }
 
@@ -63,29 +65,37 @@ pub(super) fn txpool_status(rpc: &Rpc, _: Args) -> Reply {
         queued: U64,
     }
     let status = rpc.node.pool().status();
-    reply(&Status { pending: U64::from(status.ready), queued: U64::from(status.held) })
+    reply(&Status {
+        pending: U64::from(status.ready),
+        queued: U64::from(status.held),
+    })
 }
 
 /// By decimal nonce.
 type ByNonce = BTreeMap<String, RpcTransaction>;
 
-/// `txpool_content`
+/// `txpool_content`: senders with the checksum of EIP-55, as geth writes them there.
 pub(super) fn txpool_content(rpc: &Rpc, _: Args) -> Reply {
     #[derive(Serialize)]
     struct Content {
-        pending: BTreeMap<Address, ByNonce>,
-        queued: BTreeMap<Address, ByNonce>,
+        pending: BTreeMap<String, ByNonce>,
+        queued: BTreeMap<String, ByNonce>,
     }
     let by_sender = |waiting: Vec<Arc<Pooled>>| {
-        let mut senders: BTreeMap<Address, ByNonce> = BTreeMap::new();
+        let mut senders: BTreeMap<String, ByNonce> = BTreeMap::new();
         for pooled in waiting {
-            let transactions = senders.entry(pooled.tx.signer()).or_default();
+            let transactions = senders
+                .entry(pooled.tx.signer().to_checksum(None))
+                .or_default();
             transactions.insert(pooled.tx.nonce().to_string(), shape::pending(&pooled));
         }
         senders
     };
     let (ready, held) = rpc.node.pool().content();
-    reply(&Content { pending: by_sender(ready), queued: by_sender(held) })
+    reply(&Content {
+        pending: by_sender(ready),
+        queued: by_sender(held),
+    })
 }
 
 /// `txpool_contentFrom`
@@ -98,8 +108,13 @@ pub(super) fn txpool_content_from(rpc: &Rpc, mut args: Args) -> Reply {
     let from = args.required::<Address>(0)?;
     let of_sender = |waiting: Vec<Arc<Pooled>>| {
         let of_sender = waiting.iter().filter(|pooled| pooled.tx.signer() == from);
-        of_sender.map(|pooled| (pooled.tx.nonce().to_string(), shape::pending(pooled))).collect()
+        of_sender
+            .map(|pooled| (pooled.tx.nonce().to_string(), shape::pending(pooled)))
+            .collect()
     };
     let (ready, held) = rpc.node.pool().content();
-    reply(&Content { pending: of_sender(ready), queued: of_sender(held) })
+    reply(&Content {
+        pending: of_sender(ready),
+        queued: of_sender(held),
+    })
 }

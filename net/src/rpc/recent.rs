@@ -46,17 +46,33 @@ impl StoredBlock {
         let senders = zvm_storage::senders(snapshot, number)?;
         let receipts = zvm_storage::receipts(snapshot, number)?;
         let (Some(body), Some(senders), Some(receipts)) = (body, senders, receipts) else {
-            return Err(incomplete(number, "the header is there without body, senders or receipts"));
+            return Err(incomplete(
+                number,
+                "the header is there without body, senders or receipts",
+            ));
         };
         if senders.len() != body.transactions.len() || receipts.len() != body.transactions.len() {
-            return Err(incomplete(number, "transactions, senders and receipts differ in number"));
+            return Err(incomplete(
+                number,
+                "transactions, senders and receipts differ in number",
+            ));
         }
-        Ok(Some(Self { hash, header, body, senders, receipts }))
+        Ok(Some(Self {
+            hash,
+            header,
+            body,
+            senders,
+            receipts,
+        }))
     }
 }
 
 fn incomplete(number: u64, reason: &str) -> StoreError {
-    StoreError::Corrupt { table: Table::Bodies, key: format!("{number:016x}"), reason: reason.to_owned() }
+    StoreError::Corrupt {
+        table: Table::Bodies,
+        key: format!("{number:016x}"),
+        reason: reason.to_owned(),
+    }
 }
 
 /// The last blocks used, the latest at the back.
@@ -67,7 +83,12 @@ pub(super) struct RecentBlocks {
 
 impl RecentBlocks {
     pub(super) fn get(&self, number: u64) -> Option<Arc<StoredBlock>> {
-        self.blocks.lock().iter().rev().find(|block| block.header.number == number).cloned()
+        self.blocks
+            .lock()
+            .iter()
+            .rev()
+            .find(|block| block.header.number == number)
+            .cloned()
     }
 
     pub(super) fn insert(&self, block: StoredBlock) -> Arc<StoredBlock> {
@@ -75,9 +96,14 @@ impl RecentBlocks {
         let mut blocks = self.blocks.lock();
         blocks.retain(|kept| kept.header.number != block.header.number);
         blocks.push_back(Arc::clone(&block));
-        let mut transactions: usize = blocks.iter().map(|block| block.body.transactions.len()).sum();
+        let mut transactions: usize = blocks
+            .iter()
+            .map(|block| block.body.transactions.len())
+            .sum();
         while blocks.len() > MOST_BLOCKS || (transactions > MOST_TRANSACTIONS && blocks.len() > 1) {
-            transactions -= blocks.pop_front().map_or(0, |block| block.body.transactions.len());
+            transactions -= blocks
+                .pop_front()
+                .map_or(0, |block| block.body.transactions.len());
         }
         block
     }

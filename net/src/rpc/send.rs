@@ -44,7 +44,10 @@ pub(super) fn sign_transaction(rpc: &Rpc, mut args: Args) -> Reply {
         tx: Tx,
     }
     let tx = sign_request(rpc, args.required(0)?)?;
-    reply(&Signed { raw: tx.encoded_2718().into(), tx })
+    reply(&Signed {
+        raw: tx.encoded_2718().into(),
+        tx,
+    })
 }
 
 /// `eth_sign`: the message is prefixed as in EIP-191.
@@ -72,7 +75,9 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
         return Err(crate::accounts::AccountError::Unknown(from).into());
     }
     if request.has_eip4844_fields() || request.blob_versioned_hashes.is_some() {
-        return Err(RpcError::Refused("blob transactions are not signed by the node: send them signed".to_owned()));
+        return Err(RpcError::Refused(
+            "blob transactions are not signed by the node: send them signed".to_owned(),
+        ));
     }
     if request.gas_price.is_some() && request.has_eip1559_fields() {
         return Err(RpcError::InvalidParams(
@@ -86,7 +91,8 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
     let gas_limit = match request.gas {
         Some(gas) => gas,
         // Estimated before the fees are filled in: what the sender can pay is checked by the pool.
-        None => Simulator::at_head(rpc.chain(), rpc.limits.gas_cap)?.estimate_gas(&request, &EvmOverrides::default())?,
+        None => Simulator::at_head(rpc.chain(), rpc.limits.gas_cap)?
+            .estimate_gas(&request, &EvmOverrides::default())?,
     };
     let chain_id = rpc.chain().spec().chain_id;
     if let Some(found) = request.chain_id
@@ -110,20 +116,43 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
     };
     let tx: EthereumTypedTransaction<TxEip4844> = if let Some(gas_price) = legacy_price {
         match access_list {
-            Some(access_list) => {
-                TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list, input }.into()
+            Some(access_list) => TxEip2930 {
+                chain_id,
+                nonce,
+                gas_price,
+                gas_limit,
+                to,
+                value,
+                access_list,
+                input,
             }
+            .into(),
             None => {
                 let chain_id = (next.fork >= Fork::SpuriousDragon).then_some(chain_id);
-                TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input }.into()
+                TxLegacy {
+                    chain_id,
+                    nonce,
+                    gas_price,
+                    gas_limit,
+                    to,
+                    value,
+                    input,
+                }
+                .into()
             }
         }
     } else {
         let tip = request.max_priority_fee_per_gas.unwrap_or_else(|| {
-            request.max_fee_per_gas.map_or(SUGGESTED_PRIORITY_FEE, |cap| cap.min(SUGGESTED_PRIORITY_FEE))
+            request
+                .max_fee_per_gas
+                .map_or(SUGGESTED_PRIORITY_FEE, |cap| {
+                    cap.min(SUGGESTED_PRIORITY_FEE)
+                })
         });
         // Twice the base fee: covers six full blocks before the transaction is included.
-        let cap = request.max_fee_per_gas.unwrap_or_else(|| tip.saturating_add(2 * u128::from(next.base_fee)));
+        let cap = request
+            .max_fee_per_gas
+            .unwrap_or_else(|| tip.saturating_add(2 * u128::from(next.base_fee)));
         let access_list = access_list.unwrap_or_default();
         if authorization_list.is_empty() {
             TxEip1559 {
@@ -140,7 +169,9 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
             .into()
         } else {
             let TxKind::Call(to) = to else {
-                return Err(missing("to, which a transaction with authorizations needs,"));
+                return Err(missing(
+                    "to, which a transaction with authorizations needs,",
+                ));
             };
             TxEip7702 {
                 chain_id,

@@ -22,12 +22,27 @@ pub(super) type RpcReceipt = eth::TransactionReceipt<alloy_consensus::ReceiptEnv
 /// A block, with whole transactions or their hashes.
 pub(super) fn block(block: &StoredBlock, whole: bool) -> RpcBlock {
     let transactions = if whole {
-        eth::BlockTransactions::Full((0..block.body.transactions.len()).filter_map(|at| transaction(block, at)).collect())
+        eth::BlockTransactions::Full(
+            (0..block.body.transactions.len())
+                .filter_map(|at| transaction(block, at))
+                .collect(),
+        )
     } else {
-        eth::BlockTransactions::Hashes(block.body.transactions.iter().map(|tx| *tx.hash()).collect())
+        eth::BlockTransactions::Hashes(
+            block
+                .body
+                .transactions
+                .iter()
+                .map(|tx| *tx.hash())
+                .collect(),
+        )
     };
     eth::Block {
-        header: header(block.hash, block.header.clone(), Some(U256::from(size(&block.header, &block.body)))),
+        header: header(
+            block.hash,
+            block.header.clone(),
+            Some(U256::from(size(&block.header, &block.body))),
+        ),
         uncles: block.body.ommers.iter().map(Header::hash_slow).collect(),
         transactions,
         withdrawals: block.body.withdrawals.clone(),
@@ -38,7 +53,11 @@ pub(super) fn block(block: &StoredBlock, whole: bool) -> RpcBlock {
 pub(super) fn uncle(uncle: &Header) -> RpcBlock {
     let body = BlockBody::<Tx>::default();
     eth::Block {
-        header: header(uncle.hash_slow(), uncle.clone(), Some(U256::from(size(uncle, &body)))),
+        header: header(
+            uncle.hash_slow(),
+            uncle.clone(),
+            Some(U256::from(size(uncle, &body))),
+        ),
         uncles: Vec::new(),
         transactions: eth::BlockTransactions::Uncle,
         withdrawals: None,
@@ -52,7 +71,10 @@ pub(super) fn header(hash: B256, header: Header, size: Option<U256>) -> eth::Hea
 
 /// Bytes of the RLP of a block.
 fn size(header: &Header, body: &BlockBody<Tx>) -> usize {
-    let withdrawals = body.withdrawals.as_ref().map_or(0, |withdrawals| withdrawals.length());
+    let withdrawals = body
+        .withdrawals
+        .as_ref()
+        .map_or(0, |withdrawals| withdrawals.length());
     let payload = header.length()
         + alloy_rlp::list_length(&body.transactions)
         + alloy_rlp::list_length(&body.ommers)
@@ -89,7 +111,12 @@ pub(super) fn effective_gas_price(tx: &Tx, header: &Header) -> u128 {
 
 /// Gas used by transaction `index`.
 pub(super) fn gas_used(block: &StoredBlock, index: usize) -> u64 {
-    let upto = |index: usize| block.receipts.get(index).map_or(0, |receipt| receipt.cumulative_gas_used);
+    let upto = |index: usize| {
+        block
+            .receipts
+            .get(index)
+            .map_or(0, |receipt| receipt.cumulative_gas_used)
+    };
     upto(index).saturating_sub(index.checked_sub(1).map_or(0, upto))
 }
 
@@ -98,8 +125,15 @@ pub(super) fn receipt(block: &StoredBlock, index: usize, first_log: u64) -> Opti
     let stored = block.receipts.get(index)?;
     let tx = block.body.transactions.get(index)?;
     let mut log_index = first_log..;
-    let inner = receipt::envelope(stored)
-        .map_logs(|inner| log(block, *tx.hash(), index, log_index.next().unwrap_or_default(), inner));
+    let inner = receipt::envelope(stored).map_logs(|inner| {
+        log(
+            block,
+            *tx.hash(),
+            index,
+            log_index.next().unwrap_or_default(),
+            inner,
+        )
+    });
     Some(eth::TransactionReceipt {
         inner,
         transaction_hash: *tx.hash(),

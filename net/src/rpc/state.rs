@@ -22,14 +22,22 @@ pub(super) fn transaction_count(rpc: &Rpc, mut args: Args) -> Reply {
     let block = block
         .map(<BlockRef as super::args::Arg>::from_json)
         .transpose()
-        .map_err(|reason| super::RpcError::InvalidParams(format!("invalid argument 1: {reason}")))?;
+        .map_err(|reason| {
+            super::RpcError::InvalidParams(format!("invalid argument 1: {reason}"))
+        })?;
     // The pool first: what leaves it afterwards is in the state read next.
-    let waiting = if pending { rpc.node.pool().next_nonce(&address) } else { None };
+    let waiting = if pending {
+        rpc.node.pool().next_nonce(&address)
+    } else {
+        None
+    };
     let view = rpc.view()?;
     view.require_head(block)?;
     let account = zvm_storage::read_account(view.snapshot(), &address)?;
     let nonce = account.map_or(0, |account| account.nonce);
-    reply(&U64::from(waiting.map_or(nonce, |waiting| waiting.max(nonce))))
+    reply(&U64::from(
+        waiting.map_or(nonce, |waiting| waiting.max(nonce)),
+    ))
 }
 
 /// `eth_getCode`
@@ -50,5 +58,9 @@ pub(super) fn storage_at(rpc: &Rpc, mut args: Args) -> Reply {
     let StorageKey(key) = args.required(1)?;
     let view = rpc.view()?;
     view.require_head(args.optional::<BlockRef>(2)?)?;
-    reply(&B256::from(zvm_storage::read_slot(view.snapshot(), &address, &key)?))
+    reply(&B256::from(zvm_storage::read_slot(
+        view.snapshot(),
+        &address,
+        &key,
+    )?))
 }

@@ -17,9 +17,12 @@ use super::args::{Arg as _, Args};
 use super::{Rpc, RpcError, blocking, logs, shape};
 
 pub(super) fn register(module: &mut RpcModule<Rpc>) -> Result<(), RegisterMethodError> {
-    module.register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, rpc, _| {
-        subscribe(params, pending, rpc)
-    })?;
+    module.register_subscription(
+        "eth_subscribe",
+        "eth_subscription",
+        "eth_unsubscribe",
+        |params, pending, rpc, _| subscribe(params, pending, rpc),
+    )?;
     Ok(())
 }
 
@@ -35,22 +38,31 @@ impl Topic {
         let mut args = Args::new(params, 2)?;
         let name = args.required::<serde_json::Value>(0)?;
         let detail = args.optional::<serde_json::Value>(1)?;
-        let invalid = |reason: String| RpcError::InvalidParams(format!("invalid argument 1: {reason}"));
+        let invalid =
+            |reason: String| RpcError::InvalidParams(format!("invalid argument 1: {reason}"));
         match (name.as_str(), detail) {
             (Some("newHeads"), _) => Ok(Self::Heads),
             (Some("syncing"), _) => Ok(Self::Syncing),
             (Some("logs"), None) => Ok(Self::Logs(Arc::default())),
-            (Some("logs"), Some(filter)) => Filter::from_json(filter).map(|filter| Self::Logs(Arc::new(filter))).map_err(invalid),
+            (Some("logs"), Some(filter)) => Filter::from_json(filter)
+                .map(|filter| Self::Logs(Arc::new(filter)))
+                .map_err(invalid),
             (Some("newPendingTransactions"), detail) => {
                 let whole = detail.map(bool::from_json).transpose().map_err(invalid)?;
-                Ok(Self::Pending { whole: whole.unwrap_or_default() })
+                Ok(Self::Pending {
+                    whole: whole.unwrap_or_default(),
+                })
             }
             _ => Err(RpcError::InvalidParams(format!("no subscription {name}"))),
         }
     }
 }
 
-async fn subscribe(params: Params<'static>, pending: PendingSubscriptionSink, rpc: Arc<Rpc>) -> SubscriptionResult {
+async fn subscribe(
+    params: Params<'static>,
+    pending: PendingSubscriptionSink,
+    rpc: Arc<Rpc>,
+) -> SubscriptionResult {
     let topic = match Topic::new(&params) {
         Ok(topic) => topic,
         Err(error) => {
@@ -111,7 +123,11 @@ async fn send<T: Serialize>(sink: &SubscriptionSink, message: &T) -> Subscriptio
 }
 
 /// What block `number` means to a subscriber.
-async fn messages(rpc: &Arc<Rpc>, topic: &Topic, number: u64) -> Result<Vec<Box<RawValue>>, RpcError> {
+async fn messages(
+    rpc: &Arc<Rpc>,
+    topic: &Topic,
+    number: u64,
+) -> Result<Vec<Box<RawValue>>, RpcError> {
     let filter = match topic {
         Topic::Logs(filter) => Some(Arc::clone(filter)),
         _ => None,
@@ -121,7 +137,11 @@ async fn messages(rpc: &Arc<Rpc>, topic: &Topic, number: u64) -> Result<Vec<Box<
             return Ok(Vec::new());
         };
         let Some(filter) = filter else {
-            return Ok(vec![to_raw_value(&shape::header(block.hash, block.header.clone(), None))?]);
+            return Ok(vec![to_raw_value(&shape::header(
+                block.hash,
+                block.header.clone(),
+                None,
+            ))?]);
         };
         let mut found = Vec::new();
         if filter.matches_bloom(block.header.logs_bloom) {

@@ -1,0 +1,7 @@
+//! The built binary, used as its users use it.
+
+mod clients;
+mod durability;
+mod import;
+mod process;
+mod requests;
