@@ -99,8 +99,8 @@ fn router<C: Send + Sync + 'static>(
     let config = ServerConfig::builder()
         .max_request_body_size(settings.rpc_max_request_bytes)
         .max_response_body_size(settings.rpc_max_response_bytes)
-        // Counted a request by jsonrpsee; connections are counted where they are accepted.
-        .max_connections(u32::MAX >> 4)
+        // Here they are requests under way and WebSockets, which outlive the connection that was accepted.
+        .max_connections(settings.rpc_max_connections)
         .max_subscriptions_per_connection(1_024)
         .set_batch_request_config(BatchRequestConfig::Limit(settings.rpc_max_batch))
         .set_id_provider(HexIds)

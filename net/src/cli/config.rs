@@ -1,5 +1,6 @@
 //! `zvm config`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -18,7 +19,7 @@ impl ConfigCommand {
     pub fn run(self) -> eyre::Result<ExitCode> {
         let Self::Check(args) = self;
         let settings = args.settings()?;
-        print!("{}", toml::to_string(&settings)?);
+        std::io::stdout().write_all(toml::to_string(&settings)?.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,5 +1,6 @@
 //! `zvm db`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,9 +50,10 @@ impl ImportArgs {
         let chain = Chain::open(Arc::new(store), &genesis)?;
         let imported = import(&chain, &file).wrap_err_with(|| self.blocks.display().to_string());
         let head = chain.head();
-        println!("head {} {}", head.header.number, head.hash);
+        let mut out = std::io::stdout();
+        writeln!(out, "head {} {}", head.header.number, head.hash)?;
         let (imported, known) = imported?;
-        println!("{imported} blocks imported, {known} known before");
+        writeln!(out, "{imported} blocks imported, {known} known before")?;
         Ok(ExitCode::SUCCESS)
     }
 }

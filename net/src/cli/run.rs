@@ -1,6 +1,6 @@
 //! `zvm run`.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,7 +77,7 @@ impl RunArgs {
             caller: self.caller,
         };
         let result = self.execute(&world)?;
-        print(&result);
+        print(&result, &mut std::io::stdout().lock()).wrap_err("standard output")?;
         Ok(if result.is_success() {
             ExitCode::SUCCESS
         } else {
@@ -133,7 +133,7 @@ fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
     hex::decode(digits).wrap_err_with(|| path.display().to_string())
 }
 
-fn print(result: &ExecutionResult) {
+fn print(result: &ExecutionResult, out: &mut impl Write) -> std::io::Result<()> {
     let status = match result {
         ExecutionResult::Success { reason, .. } => format!("success ({reason:?})"),
         ExecutionResult::Revert { output, .. } => match revert_reason(output) {
@@ -142,20 +142,25 @@ fn print(result: &ExecutionResult) {
         },
         ExecutionResult::Halt { reason, .. } => format!("halted: {reason:?}"),
     };
-    println!("status: {status}");
-    println!("output: {}", result.output().cloned().unwrap_or_default());
-    println!("gas:    {}", result.tx_gas_used());
-    println!("logs:   {}", result.logs().len());
+    writeln!(out, "status: {status}")?;
+    writeln!(
+        out,
+        "output: {}",
+        result.output().cloned().unwrap_or_default()
+    )?;
+    writeln!(out, "gas:    {}", result.tx_gas_used())?;
+    writeln!(out, "logs:   {}", result.logs().len())?;
     for log in result.logs() {
         let topics: Vec<String> = log.topics().iter().map(ToString::to_string).collect();
-        println!(
+        writeln!(
+            out,
             "  {} [{}] {}",
             log.address,
             topics.join(", "),
             log.data.data
-        );
+        )?;
     }
-    println!("tier:   interpreter");
+    writeln!(out, "tier:   interpreter")
 }
 
 /// A state with the contract and a caller who can pay anything.

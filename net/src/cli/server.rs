@@ -1,6 +1,6 @@
 //! `zvm server`.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,8 +92,13 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
             return Err(error.into());
         }
     };
-    println!("{}", greeting(&chain, &accounts));
-    println!("Listening on http://{0} and ws://{0}", serving.address());
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", greeting(&chain, &accounts))?;
+    writeln!(
+        out,
+        "Listening on http://{0} and ws://{0}",
+        serving.address()
+    )?;
 
     tokio::select! {
         _ = interrupt.recv() => {}
