@@ -249,7 +249,7 @@ impl<'a> Input<'a> {
         let accounts = (0..1 + self.byte() % 8).map(|_| {
             let address = Address::with_last_byte(self.byte() % 24);
             let shape = self.byte();
-            let info = (shape % 8 != 0).then(|| AccountInfo {
+            let info = (!shape.is_multiple_of(8)).then(|| AccountInfo {
                 nonce: u64::from(shape >> 6),
                 balance: U256::from(self.byte()) << usize::from(shape),
                 ..AccountInfo::default()
