@@ -243,7 +243,6 @@ impl Chain {
         let outcome = Outcome::of(&executed, &*snapshot, &mut batch)?;
         outcome.compare(header)?;
         let receipts = executed.receipts;
-        drop(view);
         drop(snapshot);
 
         let hash = header.hash_slow();
@@ -308,7 +307,6 @@ impl Chain {
         header.transactions_root =
             alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
         let receipts = executed.receipts;
-        drop(view);
         drop(snapshot);
 
         let block = Block { header, body };
