@@ -375,10 +375,7 @@ impl<'a> Simulator<'a> {
             data,
             nonce: request.nonce.unwrap_or_default(),
             chain_id: Some(chain_id),
-            access_list: request
-                .access_list
-                .clone()
-                .unwrap_or_default(),
+            access_list: request.access_list.clone().unwrap_or_default(),
             gas_priority_fee: (tx_type >= 2).then_some(priority),
             blob_hashes,
             max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),
