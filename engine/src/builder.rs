@@ -2,6 +2,7 @@
 
 use alloy_consensus::Header;
 use alloy_consensus::transaction::Recovered;
+use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_primitives::{Address, B256, Bytes};
 use zvm_runtimes::evm::Fork;
 use zvm_runtimes::revm::context::result::InvalidTransaction;
@@ -9,7 +10,10 @@ use zvm_runtimes::revm::context::result::InvalidTransaction;
 use crate::chain::Head;
 use crate::chain_spec::ChainSpec;
 use crate::executor::ExecutionError;
-use crate::header::{GAS_LIMIT_BOUND_DIVISOR, next_base_fee, next_excess_blob_gas};
+use crate::header::{
+    GAS_LIMIT_BOUND_DIVISOR, MAX_GAS_LIMIT, MIN_GAS_LIMIT, next_base_fee, next_difficulty,
+    next_excess_blob_gas,
+};
 use crate::transaction::Tx;
 
 /// What the producer decides about a block.
@@ -38,12 +42,19 @@ impl BlockTemplate {
         timestamp: u64,
     ) -> Header {
         let cancun = fork >= Fork::Cancun;
+        // EIP-1559 doubles the gas limit at its first block.
+        let first_london = fork >= Fork::London && parent.header.base_fee_per_gas.is_none();
+        let parent_limit = parent
+            .header
+            .gas_limit
+            .saturating_mul(if first_london { 2 } else { 1 });
         Header {
             parent_hash: parent.hash,
-            number: parent.header.number + 1,
+            number: parent.header.number.saturating_add(1),
+            difficulty: next_difficulty(fork, &parent.header, timestamp),
             timestamp,
             beneficiary: self.beneficiary,
-            gas_limit: next_gas_limit(parent.header.gas_limit, self.gas_limit),
+            gas_limit: next_gas_limit(parent_limit, self.gas_limit),
             mix_hash: self.prev_randao,
             extra_data: self.extra_data.clone(),
             base_fee_per_gas: next_base_fee(fork, &parent.header),
@@ -51,6 +62,7 @@ impl BlockTemplate {
             blob_gas_used: cancun.then_some(0),
             excess_blob_gas: next_excess_blob_gas(spec, fork, &parent.header),
             parent_beacon_block_root: cancun.then_some(self.parent_beacon_block_root),
+            requests_hash: (fork >= Fork::Prague).then_some(EMPTY_REQUESTS_HASH),
             ..Header::default()
         }
     }
@@ -59,7 +71,9 @@ impl BlockTemplate {
 /// The gas limit nearest to `target` that may follow `parent`.
 fn next_gas_limit(parent: u64, target: u64) -> u64 {
     let step = (parent / GAS_LIMIT_BOUND_DIVISOR).saturating_sub(1);
-    target.clamp(parent.saturating_sub(step), parent.saturating_add(step))
+    target
+        .clamp(MIN_GAS_LIMIT, MAX_GAS_LIMIT)
+        .clamp(parent.saturating_sub(step), parent.saturating_add(step))
 }
 
 /// Why a transaction was left out of a block.
@@ -111,6 +125,7 @@ mod tests {
     #[test]
     fn the_gas_limit_moves_by_less_than_a_1024th() {
         assert_eq!(next_gas_limit(30_000_000, 30_000_000), 30_000_000);
+        assert_eq!(next_gas_limit(5_000, 0), 5_000);
         assert_eq!(
             next_gas_limit(30_000_000, 60_000_000),
             30_000_000 + 30_000_000 / 1024 - 1

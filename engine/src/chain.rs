@@ -265,10 +265,13 @@ impl Chain {
     ) -> Result<Imported, ChainError> {
         let _writer = self.writer.lock();
         let head = self.head();
-        let timestamp = template.timestamp.max(head.header.timestamp + 1);
+        let timestamp = template
+            .timestamp
+            .max(head.header.timestamp.saturating_add(1));
         let fork = self.fork_after(&head, timestamp);
         let mut header = template.header(&self.spec, fork, &head, timestamp);
 
+        header::validate_header(&self.spec, fork, &header, &head.header, head.hash)?;
         let snapshot = self.store.snapshot()?;
         let view = StateView::new(&*snapshot, &self.codes);
         let mut roots = SnapshotRoots {
@@ -373,12 +376,15 @@ fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
 }
 
 /// Decodes the RLP of exactly one block.
-pub fn decode_block(mut bytes: &[u8]) -> Result<TxBlock, alloy_rlp::Error> {
-    let block = TxBlock::decode(&mut bytes)?;
-    if bytes.is_empty() {
+///
+/// Only the canonical encoding is a block: the decoder below takes a typed transaction whose string header is wrong or
+/// missing, and two encodings of one block would be two sizes for EIP-7934.
+pub fn decode_block(bytes: &[u8]) -> Result<TxBlock, alloy_rlp::Error> {
+    let block = TxBlock::decode(&mut &*bytes)?;
+    if alloy_rlp::encode(&block) == bytes {
         Ok(block)
     } else {
-        Err(alloy_rlp::Error::UnexpectedLength)
+        Err(alloy_rlp::Error::Custom("the encoding is not canonical"))
     }
 }
 

@@ -191,6 +191,25 @@ pub fn blob_gas_price(spec: &ChainSpec, fork: Fork, excess: u64) -> Option<u128>
     Some(schedule(fork, spec.blob_params(fork)?).calc_blob_fee(excess))
 }
 
+/// Difficulty of the child of `parent` at `timestamp` under `fork`; zero from the Merge on (EIP-3675).
+pub fn next_difficulty(fork: Fork, parent: &Header, timestamp: u64) -> U256 {
+    if fork >= Fork::Paris {
+        return U256::ZERO;
+    }
+    let has_ommers = parent.ommers_hash != EMPTY_OMMER_ROOT_HASH;
+    let parent_difficulty = ParentDifficulty {
+        difficulty: parent.difficulty,
+        timestamp: parent.timestamp,
+        has_ommers,
+    };
+    difficulty(
+        fork,
+        parent.number.saturating_add(1),
+        timestamp,
+        parent_difficulty,
+    )
+}
+
 /// Checks a header against its parent.
 pub fn validate_header(
     spec: &ChainSpec,
@@ -268,17 +287,7 @@ pub fn validate_header(
             return Err(HeaderError::BlobGasAboveLimit { used, limit });
         }
     }
-    let expected = if fork >= Fork::Paris {
-        U256::ZERO
-    } else {
-        let has_ommers = parent.ommers_hash != EMPTY_OMMER_ROOT_HASH;
-        let parent = ParentDifficulty {
-            difficulty: parent.difficulty,
-            timestamp: parent.timestamp,
-            has_ommers,
-        };
-        difficulty(fork, header.number, header.timestamp, parent)
-    };
+    let expected = next_difficulty(fork, parent, header.timestamp);
     if header.difficulty != expected {
         return Err(HeaderError::Difficulty {
             found: header.difficulty,

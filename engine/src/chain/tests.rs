@@ -364,3 +364,47 @@ fn history_and_beacon_root_contracts_are_fed_by_every_block() {
         U256::from_be_bytes(beacon_root.0)
     );
 }
+
+#[test]
+fn a_block_built_where_only_few_headers_are_valid_imports() {
+    let proof_of_work = Genesis::from_json(
+        br#"{"config": {"chainId": 7, "homesteadBlock": 0}, "gasLimit": "0x1388", "difficulty": "0x20000", "alloc": {}}"#,
+    )
+    .unwrap();
+    let london_later = Genesis::from_json(
+        br#"{"config": {"chainId": 7, "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
+             "byzantiumBlock": 0, "petersburgBlock": 0, "istanbulBlock": 0, "berlinBlock": 0, "londonBlock": 1},
+             "gasLimit": "0x1388", "difficulty": "0x20000", "alloc": {}}"#,
+    )
+    .unwrap();
+    for genesis in [proof_of_work, london_later] {
+        let open = || Chain::open(Arc::new(MemoryStore::new()), &genesis).unwrap();
+        let (producer, follower) = (open(), open());
+        for gas_limit in [0, u64::MAX, 30_000_000] {
+            let template = BlockTemplate {
+                gas_limit,
+                ..template(1)
+            };
+            let built = producer.build(&template, &mut Queue::default()).unwrap();
+            let imported = follower.import(built.block).unwrap();
+            assert_eq!(imported.hash, built.hash);
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_not_canonically_encoded_is_refused() {
+    let built = sample_block(&memory_chain());
+    let canonical = alloy_rlp::encode(&built.block);
+    assert!(decode_block(&canonical).is_ok());
+    // The string header of the first transaction, which is typed, made longer by one than the bytes it heads.
+    let encoded = transaction::encode(&built.block.body.transactions[0]);
+    let at = canonical
+        .windows(encoded.len())
+        .position(|window| window == &encoded[..])
+        .unwrap();
+    let mut wrong = canonical.clone();
+    wrong[at - 1] ^= 1;
+    assert!(decode_block(&wrong).is_err());
+    assert!(decode_block(&[&canonical[..], &[0]].concat()).is_err());
+}
