@@ -1,5 +1,6 @@
 //! A store in LMDB: one environment a folder, one named database a table.
 
+mod address_space;
 mod gate;
 mod open;
 mod pages;
@@ -93,8 +94,10 @@ impl LmdbStore {
     /// Size of the map in bytes.
     ///
     /// # Errors
-    /// [`StoreError::Lmdb`].
+    /// [`StoreError::Unusable`], [`StoreError::Lmdb`].
     pub fn map_size(&self) -> Result<u64, StoreError> {
+        // LMDB reads it from the map, which is not there while it is exchanged.
+        let _pass = self.enter()?;
         let info = self.environment.info();
         Ok(info.map_err(failed("read the map size"))?.map_size() as u64)
     }
@@ -177,13 +180,13 @@ impl LmdbStore {
                 self.grow_wait
             )));
         };
+        // LMDB unmaps first: a size the system refuses must be found out while the old map is still there.
+        address_space::probe(new).map_err(|error| refused(error.to_string()))?;
         // The gate is held, so no transaction of this process is open, and the lock file keeps other ones out: the
         // two conditions under which LMDB may exchange its map.
         self.environment.set_map_size(new).map_err(|error| {
-            // A failed exchange leaves no map at all; what was mapped before is asked for again.
-            if self.environment.set_map_size(old as usize).is_err() {
-                self.unusable.store(true, Ordering::Release);
-            }
+            // There is no map now, and without one a second call maps nothing and says that all is well.
+            self.unusable.store(true, Ordering::Release);
             refused(error.to_string())
         })
     }

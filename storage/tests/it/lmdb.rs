@@ -129,6 +129,91 @@ fn a_full_map_under_an_open_snapshot_is_an_error_that_loses_nothing() {
 }
 
 #[test]
+fn a_growth_the_system_refuses_is_an_error_after_which_reads_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // In a process of its own: the limit on the address space holds for all of it.
+    let other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "lmdb::growth_is_refused_here", "--ignored"])
+        .env(OTHER_PROCESS, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&other.stdout);
+    assert!(
+        other.status.success() && said.contains("1 passed"),
+        "{}: {said}",
+        other.status
+    );
+}
+
+#[test]
+#[ignore = "started as a process of its own by a_growth_the_system_refuses_is_an_error_after_which_reads_go_on"]
+fn growth_is_refused_here() {
+    let path = std::env::var_os(OTHER_PROCESS).unwrap();
+    let store = LmdbStore::open(LmdbOptions {
+        durability: Durability::Relaxed,
+        ..small(path.as_ref(), 64 << 20)
+    })
+    .unwrap();
+    // Room for what the test itself allocates, not for a map of twice 64 MiB.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let used = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB"))
+        .unwrap();
+    let limit = (used.trim().parse::<u64>().unwrap() << 10) + (32 << 20);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let own = limits
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Max address space")?
+                .split_whitespace()
+                .next()
+        })
+        .unwrap();
+    set_address_space_limit(&limit.to_string());
+    let before = store.map_size().unwrap();
+    let mut written = 0_u32;
+    let error = loop {
+        let mut batch = Batch::new();
+        for entry in written..written + 2000 {
+            batch.put(Table::Codes, entry.to_be_bytes(), vec![7; 1000]);
+        }
+        match store.commit(&batch) {
+            Ok(()) => written += 2000,
+            Err(error) => break error,
+        }
+        assert!(written < 100_000, "the map grew");
+    };
+    assert!(
+        matches!(error, StoreError::MapFull { map_size, .. } if map_size == before),
+        "{error}"
+    );
+    assert_eq!(store.map_size().unwrap(), before);
+    let snapshot = store.snapshot().unwrap();
+    let read = |entry: u32| snapshot.get(Table::Codes, &entry.to_be_bytes()).unwrap();
+    assert!(read(0).is_some() && read(written - 1).is_some() && read(written).is_none());
+    drop(snapshot);
+    // The same commit succeeds once there is room.
+    set_address_space_limit(own);
+    let mut batch = Batch::new();
+    for entry in written..written + 20_000 {
+        batch.put(Table::Codes, entry.to_be_bytes(), vec![7; 1000]);
+    }
+    store.commit(&batch).unwrap();
+    assert!(store.map_size().unwrap() > before);
+}
+
+/// Sets how many bytes of address space this process may have; the hard limit stays.
+fn set_address_space_limit(limit: &str) {
+    let pid = std::process::id().to_string();
+    let set = Command::new("prlimit")
+        .args(["--pid", &pid, &format!("--as={limit}:")])
+        .status()
+        .unwrap();
+    assert!(set.success());
+}
+
+#[test]
 fn growth_and_readers_of_other_threads_do_not_disturb_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let store = LmdbStore::open(LmdbOptions {
