@@ -15,7 +15,7 @@ use zvm_storage::StoreError;
 
 use crate::chain::{Chain, Head, Imported};
 use crate::header;
-use crate::pool::{Pool, PoolLimits, Refusal, SenderState};
+use crate::pool::{Pool, PoolLimits, Pooled, Refusal, SenderState};
 use crate::transaction::{self, Tx, TxError};
 use producer::{Producer, Signal};
 
@@ -61,8 +61,8 @@ pub enum SubmitError {
 pub enum Notice {
     /// A block became the head, durably.
     Block(Arc<Imported>),
-    /// The pool took a transaction.
-    Pending(B256),
+    /// The pool took a transaction. It may have left the pool for a block by the time the notice is looked at.
+    Pending(Arc<Pooled>),
     /// Block production ended by a failure.
     Failed(Arc<str>),
 }
@@ -204,10 +204,11 @@ impl Node {
             .into());
         }
         let recovered = transaction::into_recovered(tx).map_err(Refusal::from)?;
-        let hash = self
+        let pooled = self
             .pool
             .add(recovered, |sender| self.sender_state(&sender))??;
-        self.notify(&Notice::Pending(hash));
+        let hash = pooled.hash;
+        self.notify(&Notice::Pending(pooled));
         self.signal.work();
         Ok(hash)
     }

@@ -241,7 +241,7 @@ impl Pool {
         &self,
         tx: Recovered<Tx>,
         account: impl FnOnce(Address) -> Result<SenderState, E>,
-    ) -> Result<Result<B256, Refusal>, E> {
+    ) -> Result<Result<Arc<Pooled>, Refusal>, E> {
         use alloy_eips::eip2718::Encodable2718 as _;
         let hash = *tx.inner().hash();
         let size = tx.inner().encode_2718_len();
@@ -250,9 +250,7 @@ impl Pool {
             return Ok(Err(Refusal::Known));
         }
         let state = account(tx.signer())?;
-        Ok(inner
-            .insert(&self.limits, tx, hash, size, state)
-            .map(|()| hash))
+        Ok(inner.insert(&self.limits, tx, hash, size, state))
     }
 
     /// A waiting transaction.
@@ -342,7 +340,7 @@ impl Inner {
         hash: B256,
         size: usize,
         state: SenderState,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Arc<Pooled>, Refusal> {
         let sender = tx.signer();
         let nonce = tx.nonce();
         if size > limits.transaction_bytes {
@@ -427,8 +425,8 @@ impl Inner {
         self.queues
             .entry(sender)
             .or_insert_with(|| Queue::new(state.nonce))
-            .insert(pooled);
-        Ok(())
+            .insert(Arc::clone(&pooled));
+        Ok(pooled)
     }
 
     fn remove(&mut self, hash: &B256) -> Option<Arc<Pooled>> {

@@ -175,3 +175,25 @@ fn a_stopped_node_takes_nothing() {
         Err(SubmitError::Stopped(_))
     ));
 }
+
+#[test]
+fn a_pending_notice_has_the_transaction_even_when_a_block_has_it_already() {
+    let (_, node, notices) = start(NodeSettings::default());
+    let mut sent = Vec::new();
+    for nonce in 0..20 {
+        sent.push(node.submit(transfer(nonce, 2_000_000_000)).unwrap());
+        // Nothing waits any more when the notice is looked at.
+        while node.pool().status().ready > 0 {
+            std::thread::yield_now();
+        }
+    }
+    node.stop();
+    let told: Vec<_> = notices
+        .try_iter()
+        .filter_map(|notice| match notice {
+            Notice::Pending(pooled) => Some((pooled.hash, pooled.tx.nonce())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, sent.into_iter().zip(0..20).collect::<Vec<_>>());
+}

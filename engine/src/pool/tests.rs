@@ -43,7 +43,7 @@ fn rich(nonce: u64) -> SenderState {
 
 fn add(pool: &Pool, tx: Recovered<Tx>, state: SenderState) -> Result<B256, Refusal> {
     let Ok(added) = pool.add(tx, |_| Ok::<_, Infallible>(state));
-    added
+    added.map(|pooled| pooled.hash)
 }
 
 /// Takes a block's worth from the pool and tells it the nonces afterwards.

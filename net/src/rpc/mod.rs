@@ -100,7 +100,7 @@ impl Rpc {
                 self.head.send_replace(imported.block.header.number);
             }
             // No subscriber is no failure.
-            Notice::Pending(hash) => drop(self.pending.send(*hash)),
+            Notice::Pending(pooled) => drop(self.pending.send(pooled.hash)),
             Notice::Failed(_) => {}
         }
     }
