@@ -13,14 +13,8 @@ pub enum Activation {
     Block(u64),
     /// At the first block with this timestamp or a later one (seconds).
     Time(u64),
-    /// At the first block whose parent's total difficulty has reached this (EIP-3675), or at the block number if one is
-    /// known.
-    TotalDifficulty {
-        /// `TERMINAL_TOTAL_DIFFICULTY`.
-        total: U256,
-        /// The block of the Merge, where the configuration states it (`mergeNetsplitBlock`).
-        block: Option<u64>,
-    },
+    /// At the first block whose parent's total difficulty has reached this, the `TERMINAL_TOTAL_DIFFICULTY` of EIP-3675.
+    TotalDifficulty(U256),
 }
 
 /// The place of a block in its chain, as far as fork activation depends on it.
@@ -45,7 +39,8 @@ pub struct ChainSpec {
     blob_schedule: Vec<(Fork, BlobParams)>,
     /// Where deposits are logged (EIP-6110).
     pub deposit_contract: Address,
-    /// Whether the DAO fork moves the balances (EIP-779) or, as on Ethereum Classic, only marks the block.
+    /// Whether the block of the DAO fork moves the balances and it and its successors carry the fork's mark in their
+    /// extra data (EIP-779). Where this is false, neither happens.
     pub dao_support: bool,
 }
 
@@ -89,10 +84,7 @@ impl ChainSpec {
             .find(|(_, activation)| match *activation {
                 Activation::Block(block) => position.number >= block,
                 Activation::Time(time) => position.timestamp >= time,
-                Activation::TotalDifficulty { total, block } => {
-                    position.parent_total_difficulty >= total
-                        || block.is_some_and(|block| position.number >= block)
-                }
+                Activation::TotalDifficulty(total) => position.parent_total_difficulty >= total,
             })
             .map_or(Fork::Frontier, |entry| entry.0)
     }
@@ -143,19 +135,13 @@ mod tests {
                 (Fork::Shanghai, Activation::Time(100)),
                 (Fork::Homestead, Activation::Block(0)),
                 (Fork::London, Activation::Block(10)),
-                (
-                    Fork::Paris,
-                    Activation::TotalDifficulty {
-                        total: U256::from(1000),
-                        block: Some(50),
-                    },
-                ),
+                (Fork::Paris, Activation::TotalDifficulty(U256::from(1000))),
             ],
         );
         assert_eq!(spec.fork_at(&position(9, 0, 0)), Fork::Homestead);
         assert_eq!(spec.fork_at(&position(10, 0, 999)), Fork::London);
         assert_eq!(spec.fork_at(&position(11, 0, 1000)), Fork::Paris);
-        assert_eq!(spec.fork_at(&position(50, 0, 0)), Fork::Paris);
+        assert_eq!(spec.fork_at(&position(50, 0, 999)), Fork::London);
         assert_eq!(spec.fork_at(&position(12, 100, 1000)), Fork::Shanghai);
     }
 

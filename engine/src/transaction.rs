@@ -24,6 +24,8 @@ const SECP256K1_HALF_ORDER: U256 = U256::from_limbs([
 
 /// Gas limit of one transaction from Osaka on (EIP-7825).
 pub const MAX_TX_GAS: u64 = 1 << 24;
+/// Blobs of one transaction from Osaka on (EIP-7594).
+pub const MAX_TX_BLOBS: usize = 6;
 /// Bytes of initcode from Shanghai on (EIP-3860).
 pub const MAX_INITCODE_SIZE: usize = 49_152;
 
@@ -92,6 +94,12 @@ pub enum TxError {
     /// EIP-4844: a blob transaction without blobs.
     #[error("blob transaction without blobs")]
     NoBlobs,
+    /// EIP-7594: more blobs than one transaction may carry.
+    #[error("blob transaction with {blobs} blobs, above the cap of {MAX_TX_BLOBS}")]
+    TooManyBlobs {
+        /// Blobs of the transaction.
+        blobs: usize,
+    },
     /// EIP-4844: a versioned hash of an unknown version.
     #[error("blob versioned hash {0} does not start with 0x01")]
     BlobVersion(B256),
@@ -172,7 +180,10 @@ pub fn validate_signature(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxEr
     Ok(())
 }
 
-/// Checks every rule that does not depend on the state or the block.
+/// Checks the rules that do not depend on the state or the block beyond its fork.
+///
+/// Left to the caller is whether the cost fits 256 bits ([`max_cost`], [`TxError::CostOverflow`]): a sender who cannot
+/// pay that much is refused anyway.
 pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     let from = match tx.tx_type() {
         TxType::Legacy => Fork::Frontier,
@@ -213,6 +224,11 @@ pub fn validate(tx: &Tx, fork: Fork, chain_id: u64) -> Result<(), TxError> {
     if let Some(hashes) = tx.blob_versioned_hashes() {
         if hashes.is_empty() {
             return Err(TxError::NoBlobs);
+        }
+        if fork >= Fork::Osaka && hashes.len() > MAX_TX_BLOBS {
+            return Err(TxError::TooManyBlobs {
+                blobs: hashes.len(),
+            });
         }
         if let Some(hash) = hashes.iter().find(|hash| hash[0] != 1) {
             return Err(TxError::BlobVersion(*hash));
@@ -276,4 +292,32 @@ pub fn recover_authorization(signed: &SignedAuthorization) -> RecoveredAuthoriza
 pub fn encode(tx: &Tx) -> Bytes {
     use alloy_eips::eip2718::Encodable2718 as _;
     tx.encoded_2718().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_consensus::SignableTransaction as _;
+
+    use super::*;
+
+    fn blob_tx(blobs: usize) -> Tx {
+        let tx = TxEip4844 {
+            chain_id: 1,
+            gas_limit: 21_000,
+            blob_versioned_hashes: vec![B256::repeat_byte(1); blobs],
+            ..TxEip4844::default()
+        };
+        let signature = Signature::new(U256::ONE, U256::ONE, false);
+        tx.into_signed(signature).into()
+    }
+
+    #[test]
+    fn from_osaka_on_a_transaction_carries_at_most_six_blobs() {
+        assert_eq!(validate(&blob_tx(6), Fork::Osaka, 1), Ok(()));
+        assert_eq!(
+            validate(&blob_tx(7), Fork::Osaka, 1),
+            Err(TxError::TooManyBlobs { blobs: 7 })
+        );
+        assert_eq!(validate(&blob_tx(7), Fork::Prague, 1), Ok(()));
+    }
 }
