@@ -24,8 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let head = chain.head();
     let snapshot = chain.snapshot()?;
-    let view = StateView::new(&*snapshot, chain.codes());
     let fork = chain.fork_of(&head.header);
+    let view = StateView::new(&*snapshot, chain.codes()).with_fork(fork);
     let spec = chain.spec();
     let mut machine = Machine::new(
         cfg_env(fork, spec.chain_id, spec.blob_params(fork)),

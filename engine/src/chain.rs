@@ -9,7 +9,7 @@ use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 use zvm_runtimes::evm::{BlockState, Fork, ReadError};
-use zvm_storage::{Batch, BlockRecord, Snapshot, Store, StoreError, StoredReceipt};
+use zvm_storage::{Batch, BlockRecord, Layered, Snapshot, Store, StoreError, StoredReceipt};
 
 use crate::builder::{BlockTemplate, Skipped, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
@@ -19,7 +19,7 @@ use crate::header::{self, HeaderError};
 use crate::ommers::validate_ommers;
 use crate::receipt::receipts_root;
 use crate::transaction::{self, Tx, TxError};
-use crate::view::{CodeCache, StateView, state_diff};
+use crate::view::{CodeCache, StateView, recent_diff, state_diff};
 
 /// A block with its transactions.
 pub type TxBlock = Block<Tx>;
@@ -226,10 +226,8 @@ impl Chain {
         let snapshot = self.store.snapshot()?;
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
             .map_err(HeaderError::from)?;
-        let view = StateView::new(&*snapshot, &self.codes);
-        let mut roots = SnapshotRoots {
-            snapshot: &*snapshot,
-        };
+        let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
+        let mut roots = SnapshotRoots::new(&*snapshot);
         let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
         for (tx, sender) in body.transactions.iter().zip(&senders) {
             executor.transact(tx, *sender)?;
@@ -273,10 +271,8 @@ impl Chain {
 
         header::validate_header(&self.spec, fork, &header, &head.header, head.hash)?;
         let snapshot = self.store.snapshot()?;
-        let view = StateView::new(&*snapshot, &self.codes);
-        let mut roots = SnapshotRoots {
-            snapshot: &*snapshot,
-        };
+        let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
+        let mut roots = SnapshotRoots::new(&*snapshot);
         let preliminary = header.clone();
         let mut executor =
             BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
@@ -309,6 +305,8 @@ impl Chain {
         };
         header.transactions_root =
             alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
+        // The source decides how many bytes there are; a block every other node refuses must not become the head.
+        header::validate_body(fork, &header, &body)?;
         let receipts = executed.receipts;
         drop(snapshot);
 
@@ -451,16 +449,37 @@ pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> 
         .collect()
 }
 
-/// Roots within a block, computed from the snapshot before it.
+/// Roots within a block: each is computed from the one before it and what has changed since.
 struct SnapshotRoots<'a> {
     snapshot: &'a dyn Snapshot,
+    /// From the snapshot to the state of the last root.
+    batch: Batch,
+}
+
+impl<'a> SnapshotRoots<'a> {
+    /// Roots of a block on top of `snapshot`.
+    fn new(snapshot: &'a dyn Snapshot) -> Self {
+        Self {
+            snapshot,
+            batch: Batch::new(),
+        }
+    }
 }
 
 impl IntermediateRoots for SnapshotRoots<'_> {
-    fn root(&mut self, state: &BlockState<'_>) -> Result<B256, ReadError> {
-        // The nodes written on the way are not kept: the next root starts from the snapshot again.
-        zvm_storage::apply_state(self.snapshot, &state_diff(state), &mut Batch::new())
-            .map_err(ReadError::new)
+    fn root(&mut self, state: &mut BlockState<'_>) -> Result<B256, ReadError> {
+        let mut changes = Batch::new();
+        let before = Layered::new(self.snapshot, &self.batch);
+        let root = zvm_storage::apply_state(&before, &recent_diff(state), &mut changes)
+            .map_err(ReadError::new)?;
+        // One by one: `Batch::append` walks all that is there already.
+        for (table, key, value) in changes.iter() {
+            match value {
+                Some(value) => self.batch.put(table, key, value),
+                None => self.batch.delete(table, key),
+            }
+        }
+        Ok(root)
     }
 }
 

@@ -93,8 +93,9 @@ impl ExecutionError {
 
 /// The state root of a block that is not finished: receipts before Byzantium carry one (EIP-658 ended that).
 pub trait IntermediateRoots {
-    /// Root of the state before the block with the block's changes so far.
-    fn root(&mut self, state: &BlockState<'_>) -> Result<B256, ReadError>;
+    /// Root of the state before the block with the block's changes so far. Asked for after every transaction; the
+    /// implementation is the only one to call [`BlockState::take_recent`].
+    fn root(&mut self, state: &mut BlockState<'_>) -> Result<B256, ReadError>;
 }
 
 /// What a block did.
@@ -249,7 +250,7 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         self.gas_used += result.tx_gas_used();
         self.blob_gas_used += blob_gas.unwrap_or_default();
         let post_state = match self.roots.as_mut() {
-            Some(roots) => Some(roots.root(self.machine.state())?),
+            Some(roots) => Some(roots.root(self.machine.state_mut())?),
             None => None,
         };
         let success = result.is_success();

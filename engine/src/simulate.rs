@@ -150,7 +150,7 @@ impl<'a> Simulator<'a> {
         request: &TransactionRequest,
         overrides: &EvmOverrides,
     ) -> Result<ExecutionResult, SimulateError> {
-        let view = StateView::new(&*self.snapshot, self.chain.codes());
+        let view = StateView::new(&*self.snapshot, self.chain.codes()).with_fork(self.fork);
         let reader = OverriddenReader::new(&view, overrides)?;
         let Prepared { cfg, block, tx } = self.prepare(request, overrides)?;
         let (caller, base_fee) = (tx.caller, block.basefee);
@@ -174,7 +174,7 @@ impl<'a> Simulator<'a> {
         request: &TransactionRequest,
         overrides: &EvmOverrides,
     ) -> Result<u64, SimulateError> {
-        let view = StateView::new(&*self.snapshot, self.chain.codes());
+        let view = StateView::new(&*self.snapshot, self.chain.codes()).with_fork(self.fork);
         let reader = OverriddenReader::new(&view, overrides)?;
         let Prepared { cfg, block, tx } = self.prepare(request, overrides)?;
         let mut allowance = match request.gas {

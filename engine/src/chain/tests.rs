@@ -1,10 +1,12 @@
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy_consensus::transaction::Recovered;
-use alloy_consensus::{SignableTransaction as _, TxEip1559};
+use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy_primitives::{Bytes, Signature, TxKind, address};
 use secp256k1::{Message, SECP256K1, SecretKey};
-use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table};
+use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table, Visitor};
 
 use super::*;
 
@@ -19,7 +21,10 @@ fn address_of(key: &SecretKey) -> Address {
     Address::from_raw_public_key(&public[1..])
 }
 
-fn sign(key: &SecretKey, tx: TxEip1559) -> Recovered<Tx> {
+fn sign<T: SignableTransaction<Signature>>(key: &SecretKey, tx: T) -> Recovered<Tx>
+where
+    Tx: From<alloy_consensus::Signed<T>>,
+{
     let message = Message::from_digest(tx.signature_hash().0);
     let (recovery, rs) = SECP256K1
         .sign_ecdsa_recoverable(message, key)
@@ -407,4 +412,197 @@ fn a_block_that_is_not_canonically_encoded_is_refused() {
     wrong[at - 1] ^= 1;
     assert!(decode_block(&wrong).is_err());
     assert!(decode_block(&[&canonical[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_block_of_more_bytes_than_a_block_may_have_does_not_become_the_head() {
+    let gas_limit = 200_000_000;
+    let open = || {
+        let rich = U256::from(10).pow(U256::from(22));
+        let genesis = Genesis::development(CHAIN_ID, gas_limit, &[address_of(&key(1))], rich);
+        Chain::open(Arc::new(MemoryStore::new()), &genesis).unwrap()
+    };
+    let offer = |transactions| {
+        Queue::of((0..transactions).map(|nonce| {
+            let tx = TxEip1559 {
+                chain_id: CHAIN_ID,
+                nonce,
+                gas_limit: 16_500_000,
+                max_fee_per_gas: 2_000_000_000,
+                to: TxKind::Call(Address::repeat_byte(0xaa)),
+                input: vec![0; 1_600_000].into(),
+                ..TxEip1559::default()
+            };
+            sign(&key(1), tx)
+        }))
+    };
+    let template = BlockTemplate {
+        gas_limit,
+        ..template(1)
+    };
+    let chain = open();
+    let before = chain.head().hash;
+    let refused = chain.build(&template, &mut offer(6));
+    assert!(
+        matches!(
+            refused,
+            Err(ChainError::Header(HeaderError::BlockTooLarge(_)))
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(chain.head().hash, before);
+    let built = chain.build(&template, &mut offer(5)).unwrap();
+    assert_eq!(built.block.body.transactions.len(), 5);
+    assert!(open().import(built.block).is_ok());
+}
+
+/// Code that stores the second word of its input under the first, and destroys itself if there is no input.
+const WRITER: &str = "3660065733ff5b6020356000355500";
+
+/// A chain before Byzantium with [`WRITER`] at `0xaa…`, whose slot 1 is 5.
+fn proof_of_work_chain(fork_block: &str) -> Chain {
+    let json = format!(
+        r#"{{"config": {{"chainId": 7, "homesteadBlock": 0{fork_block}}}, "gasLimit": "0x1c9c380", "difficulty": "0x20000",
+            "alloc": {{"{}": {{"balance": "0xffffffffffffffffff"}},
+                      "{}": {{"balance": "0x1", "code": "0x{}", "storage": {{"0x1": "0x5"}}}}}}}}"#,
+        address_of(&key(1)),
+        Address::repeat_byte(0xaa),
+        WRITER,
+    );
+    let genesis = Genesis::from_json(json.as_bytes()).unwrap();
+    Chain::open(Arc::new(MemoryStore::new()), &genesis).unwrap()
+}
+
+/// Executes calls `(to, value, input)` of one sender in a block on top of the head; `to: None` creates.
+fn run_with_roots(
+    chain: &Chain,
+    snapshot: &dyn Snapshot,
+    roots: &mut dyn IntermediateRoots,
+    calls: &[(Option<Address>, u64, Vec<u8>)],
+) {
+    let head = chain.head();
+    let fork = chain.fork_after(&head, 1);
+    assert!(fork < Fork::Byzantium);
+    let header = template(1).header(chain.spec(), fork, &head, 1);
+    let view = StateView::new(snapshot, chain.codes()).with_fork(fork);
+    let mut executor = BlockExecutor::new(chain.spec(), fork, &header, &view, Some(roots)).unwrap();
+    for (nonce, (to, value, input)) in calls.iter().enumerate() {
+        let tx = TxLegacy {
+            nonce: nonce as u64,
+            gas_limit: 200_000,
+            to: to.map_or(TxKind::Create, TxKind::Call),
+            value: U256::from(*value),
+            input: input.clone().into(),
+            ..TxLegacy::default()
+        };
+        let tx = sign(&key(1), tx);
+        let receipt = executor.transact(tx.inner(), tx.signer()).unwrap();
+        assert!(receipt.success && receipt.post_state.is_some());
+    }
+}
+
+/// Checks every root against the one computed from the whole block's changes.
+struct CheckedRoots<'a> {
+    incremental: SnapshotRoots<'a>,
+    checked: usize,
+}
+
+impl IntermediateRoots for CheckedRoots<'_> {
+    fn root(&mut self, state: &mut BlockState<'_>) -> Result<B256, ReadError> {
+        let snapshot = self.incremental.snapshot;
+        let whole = zvm_storage::apply_state(snapshot, &state_diff(state), &mut Batch::new());
+        let root = self.incremental.root(state)?;
+        assert_eq!(root, whole.unwrap(), "after {} transactions", self.checked);
+        self.checked += 1;
+        Ok(root)
+    }
+}
+
+#[test]
+fn a_root_within_a_block_is_that_of_all_changes_so_far() {
+    let written = |slot: u8, value: u8| {
+        let mut input = vec![0; 64];
+        (input[31], input[63]) = (slot, value);
+        input
+    };
+    for fork_block in [
+        "",
+        r#", "eip150Block": 0, "eip155Block": 0, "eip158Block": 0"#,
+    ] {
+        let chain = proof_of_work_chain(fork_block);
+        let snapshot = chain.snapshot().unwrap();
+        let old = Some(Address::repeat_byte(0xaa));
+        let nobody = Some(Address::repeat_byte(0xbb));
+        // Stores 4 under 4, then returns the code behind its 16 bytes.
+        let mut init = alloy_primitives::hex!("6004600455600f8060106000396000f3").to_vec();
+        init.extend(alloy_primitives::hex::decode(WRITER).unwrap());
+        let created = |nonce: u64| Some(address_of(&key(1)).create(nonce));
+        let calls = [
+            (old, 0, written(1, 9)),
+            // Back to what it was before the block.
+            (old, 0, written(1, 5)),
+            (old, 0, written(2, 7)),
+            (old, 0, written(2, 0)),
+            (old, 3, written(3, 1)),
+            (None, 2, init.clone()),
+            (created(5), 0, written(4, 0)),
+            (created(5), 0, written(5, 5)),
+            // The end of an account that had storage before the block, and of one created in it.
+            (old, 0, Vec::new()),
+            (created(5), 0, Vec::new()),
+            (old, 1, Vec::new()),
+            (created(5), 1, Vec::new()),
+            (nobody, 0, Vec::new()),
+            (nobody, 1, Vec::new()),
+            (None, 0, init),
+            (created(14), 0, written(4, 9)),
+        ];
+        let mut roots = CheckedRoots {
+            incremental: SnapshotRoots::new(&*snapshot),
+            checked: 0,
+        };
+        run_with_roots(&chain, &*snapshot, &mut roots, &calls);
+        assert_eq!(roots.checked, calls.len());
+    }
+}
+
+/// Counts the reads of a snapshot.
+struct Counting<'a> {
+    below: &'a dyn Snapshot,
+    reads: AtomicUsize,
+}
+
+impl Snapshot for Counting<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.below.get(table, key)
+    }
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+        self.below.scan(table, from, visit)
+    }
+}
+
+#[test]
+fn roots_within_a_block_read_in_proportion_to_its_transactions() {
+    let chain = proof_of_work_chain("");
+    let snapshot = chain.snapshot().unwrap();
+    let reads = |transfers: u8| {
+        let counting = Counting {
+            below: &*snapshot,
+            reads: AtomicUsize::new(0),
+        };
+        let calls: Vec<_> = (0..transfers)
+            .map(|index| (Some(Address::with_last_byte(index + 100)), 1, Vec::new()))
+            .collect();
+        run_with_roots(
+            &chain,
+            &*snapshot,
+            &mut SnapshotRoots::new(&counting),
+            &calls,
+        );
+        counting.reads.into_inner()
+    };
+    // Four times as many transactions; from the snapshot alone it would be sixteen times as many reads.
+    let (few, many) = (reads(32), reads(128));
+    assert!(many < 5 * few, "{few} reads for 32, {many} for 128");
 }

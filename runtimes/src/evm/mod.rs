@@ -12,4 +12,6 @@ mod state;
 pub use fork::{BlobParams, Fork, UnknownFork};
 pub use journal::BlockJournal;
 pub use machine::{Context, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS, cfg_env};
-pub use state::{AccountState, BlockState, EmptyReader, ReadError, Slot, StateReader};
+pub use state::{
+    AccountState, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
+};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use alloy_primitives::map::{AddressMap, B256Map, Entry, HashMap};
+use alloy_primitives::map::{AddressMap, B256Map, Entry, HashMap, HashSet};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database};
@@ -99,6 +99,22 @@ impl AccountState {
     }
 }
 
+/// What has happened to an account since [`BlockState::take_recent`] was called last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecentChange {
+    /// The storage it had then is gone, so slots not in `slots` are zero.
+    pub wiped: bool,
+    /// Slots written since, and since the storage was last wiped.
+    pub slots: HashSet<U256>,
+}
+
+impl RecentChange {
+    fn wipe(&mut self) {
+        self.wiped = true;
+        self.slots.clear();
+    }
+}
+
 /// The changes of the transactions executed so far on top of a [`StateReader`].
 pub struct BlockState<'a> {
     reader: &'a dyn StateReader,
@@ -107,6 +123,8 @@ pub struct BlockState<'a> {
     /// Code deployed or loaded in this block.
     codes: B256Map<Bytecode>,
     block_hashes: HashMap<u64, B256>,
+    /// Kept only once it was asked for: most blocks have no use for it.
+    recent: Option<AddressMap<RecentChange>>,
 }
 
 impl fmt::Debug for BlockState<'_> {
@@ -125,6 +143,7 @@ impl<'a> BlockState<'a> {
             accounts: AddressMap::default(),
             codes: B256Map::default(),
             block_hashes: HashMap::default(),
+            recent: None,
         }
     }
 
@@ -136,6 +155,26 @@ impl<'a> BlockState<'a> {
     /// Code by hash, of every account whose code was loaded or set in the block.
     pub fn codes(&self) -> &B256Map<Bytecode> {
         &self.codes
+    }
+
+    /// The accounts touched since the last call, with the slots written since; the first time since before the block.
+    pub fn take_recent(&mut self) -> AddressMap<RecentChange> {
+        if let Some(recent) = &mut self.recent {
+            return core::mem::take(recent);
+        }
+        self.recent = Some(AddressMap::default());
+        self.accounts
+            .iter()
+            .filter(|(_, account)| account.touched)
+            .map(|(address, account)| {
+                let written = account.storage.iter().filter(|(_, slot)| slot.written);
+                let change = RecentChange {
+                    wiped: account.wiped,
+                    slots: written.map(|(key, _)| *key).collect(),
+                };
+                (*address, change)
+            })
+            .collect()
     }
 
     fn load(&mut self, address: Address) -> Result<&mut AccountState, ReadError> {
@@ -187,11 +226,21 @@ impl<'a> BlockState<'a> {
             account.storage.clear();
             account.wiped = true;
         }
+        let wiped = account.info.is_none();
+        if let Some(recent) = &mut self.recent {
+            let recent = recent.entry(address).or_default();
+            if wiped {
+                recent.wipe();
+            }
+        }
         Ok(())
     }
 
     /// Takes the whole balance of an account (the irregular state change of EIP-779).
     pub fn drain(&mut self, address: Address) -> Result<U256, ReadError> {
+        if let Some(recent) = &mut self.recent {
+            recent.entry(address).or_default();
+        }
         let account = self.load(address)?;
         account.touched = true;
         Ok(account
@@ -211,15 +260,21 @@ impl<'a> BlockState<'a> {
             .entry(address)
             .or_insert_with(|| Box::new(AccountState::loaded(None)));
         state.touched = true;
-        if account.is_selfdestructed() || (account.is_empty() && !account.is_created()) {
-            state.info = None;
+        let mut recent = self
+            .recent
+            .as_mut()
+            .map(|recent| recent.entry(address).or_default());
+        let ends = account.is_selfdestructed() || (account.is_empty() && !account.is_created());
+        if ends || account.is_created() {
             state.storage.clear();
             state.wiped = true;
-            return;
+            if let Some(recent) = &mut recent {
+                recent.wipe();
+            }
         }
-        if account.is_created() {
-            state.storage.clear();
-            state.wiped = true;
+        if ends {
+            state.info = None;
+            return;
         }
         if account.info.code_hash != KECCAK256_EMPTY
             && let Some(code) = account.info.code.as_ref()
@@ -248,6 +303,9 @@ impl<'a> BlockState<'a> {
             });
             entry.present = slot.present_value;
             entry.written = true;
+            if let Some(recent) = &mut recent {
+                recent.slots.insert(key);
+            }
         }
     }
 }
