@@ -1,4 +1,6 @@
-//! The port: HTTP and WebSocket, limits, CORS, and its end.
+//! The port: HTTP and WebSocket, limits, who is let in, and its end.
+
+mod guard;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,9 +10,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::middleware;
 use jsonrpsee::RpcModule;
 use jsonrpsee::server::{
-    BatchRequestConfig, IdProvider, Server, ServerConfig, ServerHandle, StopHandle,
+    BatchRequestConfig, IdProvider, PingConfig, Server, ServerConfig, ServerHandle, StopHandle,
     serve_with_graceful_shutdown, stop_channel,
 };
 use jsonrpsee::types::SubscriptionId;
@@ -21,6 +24,7 @@ use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::settings::{Cors, Settings};
+use guard::Guard;
 
 /// How long open connections may take to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,7 +69,8 @@ impl Serving {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, handle) = stop_channel();
-        let router = router(module, settings, stop.clone())?;
+        let guard = Guard::new(address.ip(), settings.enable_cors.clone());
+        let router = router(module, settings, guard, stop.clone())?;
         let connections = settings.rpc_max_connections as usize;
         let task = tokio::spawn(accept(listener, router, connections, stop));
         Ok(Self {
@@ -94,6 +99,7 @@ impl Serving {
 fn router<C: Send + Sync + 'static>(
     module: RpcModule<C>,
     settings: &Settings,
+    guard: Guard,
     stop: StopHandle,
 ) -> Result<Router, ServeError> {
     let config = ServerConfig::builder()
@@ -104,6 +110,8 @@ fn router<C: Send + Sync + 'static>(
         .max_subscriptions_per_connection(1_024)
         .set_batch_request_config(BatchRequestConfig::Limit(settings.rpc_max_batch))
         .set_id_provider(HexIds)
+        // A subscriber that is gone without a word would keep its connection for ever.
+        .enable_ws_ping(PingConfig::new())
         .build();
     let rpc = Server::builder()
         .set_config(config)
@@ -125,10 +133,15 @@ fn router<C: Send + Sync + 'static>(
         }
     });
     let router = Router::new().fallback_service(rpc);
-    Ok(match cors(&settings.enable_cors)? {
+    let router = match cors(&settings.enable_cors)? {
         Some(layer) => router.layer(layer),
         None => router,
-    })
+    };
+    // Around everything else: upgrades to WebSocket and preflights pass through it too.
+    Ok(router.layer(middleware::from_fn_with_state(
+        Arc::new(guard),
+        guard::check,
+    )))
 }
 
 fn cors(setting: &Cors) -> Result<Option<CorsLayer>, ServeError> {
@@ -138,8 +151,9 @@ fn cors(setting: &Cors) -> Result<Option<CorsLayer>, ServeError> {
         Cors::Origins(origins) => {
             let origins = origins
                 .iter()
-                .map(|origin| {
-                    HeaderValue::from_str(origin).map_err(|_| ServeError::Origin(origin.clone()))
+                .map(|origin| match HeaderValue::from_str(origin) {
+                    Ok(value) if value != "*" => Ok(value),
+                    _ => Err(ServeError::Origin(origin.clone())),
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             AllowOrigin::list(origins)

@@ -50,27 +50,87 @@ impl TryFrom<String> for DatabaseType {
 
 /// Who may use the node from a web page of another origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "StatedCors")]
 pub enum Cors {
     /// All (`true`) or none (`false`).
     All(bool),
-    /// These origins.
+    /// These origins, in lower case.
     Origins(Vec<String>),
 }
 
+/// What a file may say: the texts of the flag, or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StatedCors {
+    All(bool),
+    Text(String),
+    List(Vec<String>),
+}
+
+/// The text is no origin, so no page could have it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no origin: expected scheme://host or scheme://host:port, or true, false or *")]
+pub struct CorsError(String);
+
+impl Cors {
+    fn listed<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Self, CorsError> {
+        let mut all = false;
+        let mut origins = Vec::new();
+        for origin in list {
+            let origin = origin.trim();
+            if origin == "*" {
+                all = true;
+            } else if is_origin(origin) {
+                origins.push(origin.to_ascii_lowercase());
+            } else {
+                return Err(CorsError(origin.to_owned()));
+            }
+        }
+        Ok(if all {
+            Self::All(true)
+        } else if origins.is_empty() {
+            Self::All(false)
+        } else {
+            Self::Origins(origins)
+        })
+    }
+}
+
+/// Whether the text is an origin as browsers send it.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else {
+        return false;
+    };
+    let scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    !scheme.is_empty()
+        && scheme.bytes().all(scheme_byte)
+        && !host.is_empty()
+        && host.bytes().all(host_byte)
+}
+
 impl FromStr for Cors {
-    type Err = core::convert::Infallible;
+    type Err = CorsError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "*" | "true" | "" => Self::All(true),
-            "false" => Self::All(false),
-            list => Self::Origins(
-                list.split(',')
-                    .map(|origin| origin.trim().to_owned())
-                    .collect(),
-            ),
-        })
+        match text.trim() {
+            "true" => Ok(Self::All(true)),
+            // A variable that is set to nothing states nothing.
+            "false" | "" => Ok(Self::All(false)),
+            list => Self::listed(list.split(',')),
+        }
+    }
+}
+
+impl TryFrom<StatedCors> for Cors {
+    type Error = CorsError;
+
+    fn try_from(stated: StatedCors) -> Result<Self, Self::Error> {
+        match stated {
+            StatedCors::All(all) => Ok(Self::All(all)),
+            StatedCors::Text(text) => text.parse(),
+            StatedCors::List(list) => Self::listed(list.iter().map(String::as_str)),
+        }
     }
 }
 
@@ -190,6 +250,15 @@ settings! {
 /// Chain id of the development chain.
 pub const DEFAULT_CHAIN_ID: u64 = 31_337;
 
+/// A year: the clock cannot add much longer times.
+const MAX_BLOCK_TIME: u64 = 365 * 24 * 60 * 60;
+
+/// More threads than any machine has cores.
+const MAX_THREADS: usize = 4_096;
+
+/// Far above what threads can do, and below what a semaphore counts.
+const MAX_CONCURRENT: usize = 1_000_000;
+
 /// Gas limit of a new development chain.
 pub const DEFAULT_BLOCK_GAS_LIMIT: u64 = 60_000_000;
 
@@ -234,6 +303,7 @@ impl Settings {
         {
             return refuse("block-gas-limit", "outside 5000..=2^63-1");
         }
+        settings.check_bounds()?;
         if settings.threads == 0 {
             settings.threads =
                 std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
@@ -242,6 +312,34 @@ impl Settings {
             settings.rpc_max_concurrent = 4 * settings.threads;
         }
         Ok(settings)
+    }
+
+    /// Refuses values with which the node could not start or would serve nobody.
+    fn check_bounds(&self) -> Result<(), SettingsError> {
+        fn within<T: PartialOrd + core::fmt::Display>(
+            name: &'static str,
+            value: T,
+            least: T,
+            most: T,
+        ) -> Result<(), SettingsError> {
+            if least <= value && value <= most {
+                return Ok(());
+            }
+            Err(SettingsError::Value {
+                name,
+                reason: format!("{value} is outside {least}..={most}"),
+            })
+        }
+        within("block-time", self.block_time, 0, MAX_BLOCK_TIME)?;
+        within("threads", self.threads, 0, MAX_THREADS)?;
+        let concurrent = self.rpc_max_concurrent;
+        within("rpc-max-concurrent", concurrent, 0, MAX_CONCURRENT)?;
+        let connections = self.rpc_max_connections;
+        within("rpc-max-connections", connections, 1, 1_000_000)?;
+        let request = self.rpc_max_request_bytes;
+        within("rpc-max-request-bytes", request, 1, u32::MAX)?;
+        let response = self.rpc_max_response_bytes;
+        within("rpc-max-response-bytes", response, 1, u32::MAX)
     }
 
     /// Whether a genesis file is given.
@@ -274,6 +372,62 @@ mod tests {
             Cors::Origins(vec!["http://a".to_owned()])
         );
         assert_eq!(settings.database_type, DatabaseType::Lmdb);
+    }
+
+    #[test]
+    fn origins_are_listed_by_name_and_nothing_opens_the_node_by_accident() {
+        let origins = |list: &[&str]| Cors::Origins(list.iter().map(ToString::to_string).collect());
+        for (text, meant) in [
+            ("", Cors::All(false)),
+            ("false", Cors::All(false)),
+            ("true", Cors::All(true)),
+            ("*", Cors::All(true)),
+            ("http://a,*", Cors::All(true)),
+            (
+                "http://A:80, https://b",
+                origins(&["http://a:80", "https://b"]),
+            ),
+        ] {
+            assert_eq!(text.parse(), Ok(meant), "{text:?}");
+        }
+        for wrong in [
+            "0",
+            "no",
+            "a.example",
+            "http://",
+            "http://a,",
+            "http://a/",
+            "http://a b",
+        ] {
+            assert!(wrong.parse::<Cors>().is_err(), "{wrong:?}");
+        }
+        let stated = |toml: &str| toml::from_str::<Options>(toml).map(|stated| stated.enable_cors);
+        assert_eq!(
+            stated("enable-cors = \"http://a\"").unwrap(),
+            Some(origins(&["http://a"]))
+        );
+        assert_eq!(
+            stated("enable-cors = [\"*\", \"http://a\"]").unwrap(),
+            Some(Cors::All(true))
+        );
+        assert_eq!(stated("enable-cors = true").unwrap(), Some(Cors::All(true)));
+        assert!(stated("enable-cors = \"no\"").is_err());
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        for (name, value) in [
+            ("block-time", "9223372036854775807"),
+            ("threads", "9223372036854775807"),
+            ("rpc-max-concurrent", "9223372036854775807"),
+            ("rpc-max-connections", "0"),
+            ("rpc-max-request-bytes", "0"),
+            ("rpc-max-response-bytes", "0"),
+        ] {
+            let options = toml::from_str(&format!("{name} = {value}")).unwrap();
+            let error = Settings::new(options, None).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, broadcast, watch};
 use zvm_engine::chain::Chain;
 use zvm_engine::node::{Node, Notice};
+use zvm_engine::pool::Pooled;
 use zvm_storage::{Snapshot, StoreError, Table};
 
 pub use error::RpcError;
@@ -42,7 +43,7 @@ use recent::{RecentBlocks, StoredBlock};
 /// What a method answers: JSON text.
 type Reply = Result<Box<RawValue>, RpcError>;
 
-/// Hashes of new pending transactions kept for subscribers that are behind.
+/// New pending transactions kept for subscribers that are behind.
 const PENDING_BACKLOG: usize = 4_096;
 
 /// Bounds of single requests.
@@ -68,7 +69,7 @@ pub struct Rpc {
     /// Held from choosing a nonce until the transaction is in the pool.
     sending: Mutex<()>,
     head: watch::Sender<u64>,
-    pending: broadcast::Sender<B256>,
+    pending: broadcast::Sender<Arc<Pooled>>,
 }
 
 impl Rpc {
@@ -100,7 +101,7 @@ impl Rpc {
                 self.head.send_replace(imported.block.header.number);
             }
             // No subscriber is no failure.
-            Notice::Pending(pooled) => drop(self.pending.send(pooled.hash)),
+            Notice::Pending(pooled) => drop(self.pending.send(Arc::clone(pooled))),
             Notice::Failed(_) => {}
         }
     }

@@ -124,6 +124,7 @@ pub(super) fn gas_used(block: &StoredBlock, index: usize) -> u64 {
 pub(super) fn receipt(block: &StoredBlock, index: usize, first_log: u64) -> Option<RpcReceipt> {
     let stored = block.receipts.get(index)?;
     let tx = block.body.transactions.get(index)?;
+    let sender = *block.senders.get(index)?;
     let mut log_index = first_log..;
     let inner = receipt::envelope(stored).map_logs(|inner| {
         log(
@@ -144,9 +145,10 @@ pub(super) fn receipt(block: &StoredBlock, index: usize, first_log: u64) -> Opti
         effective_gas_price: effective_gas_price(tx, &block.header),
         blob_gas_used: stored.blob_gas_used,
         blob_gas_price: stored.blob_gas_price,
-        from: *block.senders.get(index)?,
+        from: sender,
         to: tx.to(),
-        contract_address: stored.contract_address,
+        // Where the creation failed too, as geth answers: the address is that of the attempt.
+        contract_address: tx.to().is_none().then(|| sender.create(tx.nonce())),
     })
 }
 

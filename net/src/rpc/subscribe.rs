@@ -73,7 +73,7 @@ async fn subscribe(
     // From before the subscriber knows its id, so that it misses nothing from then on.
     let mut head = rpc.head.subscribe();
     let mut sent = *head.borrow_and_update();
-    let mut hashes = rpc.pending.subscribe();
+    let mut taken = rpc.pending.subscribe();
     let sink = pending.accept().await?;
     match topic {
         Topic::Syncing => {
@@ -82,16 +82,12 @@ async fn subscribe(
         }
         Topic::Pending { whole } => loop {
             let received = tokio::select! {
-                received = hashes.recv() => received,
+                received = taken.recv() => received,
                 () = sink.closed() => break,
             };
             match received {
-                Ok(hash) if whole => {
-                    if let Some(pooled) = rpc.node.pool().get(&hash) {
-                        send(&sink, &shape::pending(&pooled)).await?;
-                    }
-                }
-                Ok(hash) => send(&sink, &hash).await?,
+                Ok(pooled) if whole => send(&sink, &shape::pending(&pooled)).await?,
+                Ok(pooled) => send(&sink, &pooled.hash).await?,
                 // Too slow for all of them; what was missed is in blocks or in `txpool_content`.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
