@@ -145,8 +145,9 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         let machine = &mut executor.machine;
         if spec.dao_support && spec.dao_block() == Some(header.number) {
             let mut total = U256::ZERO;
+            let clear_empty = fork >= Fork::SpuriousDragon;
             for address in dao::DRAINED {
-                total += machine.state_mut().drain(address)?;
+                total += machine.state_mut().drain(address, clear_empty)?;
             }
             machine.credit(dao::REFUND_CONTRACT, total)?;
         }

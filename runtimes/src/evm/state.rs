@@ -237,17 +237,13 @@ impl<'a> BlockState<'a> {
     }
 
     /// Takes the whole balance of an account (the irregular state change of EIP-779).
-    pub fn drain(&mut self, address: Address) -> Result<U256, ReadError> {
-        if let Some(recent) = &mut self.recent {
-            recent.entry(address).or_default();
-        }
-        let account = self.load(address)?;
-        account.touched = true;
-        Ok(account
-            .info
-            .as_mut()
-            .map(|info| core::mem::take(&mut info.balance))
-            .unwrap_or_default())
+    ///
+    /// Like [`BlockState::credit`] this creates a missing account, which `clear_empty` then removes again (EIP-161).
+    pub fn drain(&mut self, address: Address, clear_empty: bool) -> Result<U256, ReadError> {
+        let info = self.load(address)?.info.as_mut();
+        let drained = info.map(|info| core::mem::take(&mut info.balance));
+        self.credit(address, U256::ZERO, clear_empty)?;
+        Ok(drained.unwrap_or_default())
     }
 
     /// Applies what one transaction left in the journal. Untouched accounts are only loads and change nothing.
@@ -349,6 +345,36 @@ impl Database for BlockState<'_> {
         match self.block_hashes.entry(number) {
             Entry::Occupied(entry) => Ok(*entry.get()),
             Entry::Vacant(entry) => Ok(*entry.insert(self.reader.block_hash(number)?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draining_a_missing_account_creates_it_before_eip_161_and_not_after() {
+        let missing = Address::repeat_byte(1);
+        let mut state = BlockState::new(&EmptyReader);
+        assert_eq!(state.drain(missing, false).unwrap(), U256::ZERO);
+        let account = &state.accounts()[&missing];
+        assert!(account.touched);
+        assert_eq!(account.info, Some(AccountInfo::default()));
+
+        let mut state = BlockState::new(&EmptyReader);
+        assert_eq!(state.drain(missing, true).unwrap(), U256::ZERO);
+        assert_eq!(state.accounts()[&missing].info, None);
+    }
+
+    #[test]
+    fn draining_takes_the_whole_balance_and_clears_what_is_then_empty() {
+        let rich = Address::repeat_byte(2);
+        for (clear_empty, left) in [(false, Some(AccountInfo::default())), (true, None)] {
+            let mut state = BlockState::new(&EmptyReader);
+            state.credit(rich, U256::from(5), clear_empty).unwrap();
+            assert_eq!(state.drain(rich, clear_empty).unwrap(), U256::from(5));
+            assert_eq!(state.accounts()[&rich].info, left);
         }
     }
 }
