@@ -31,6 +31,8 @@ pub struct BlockTemplate {
     pub extra_data: Bytes,
     /// Root of the parent beacon block (EIP-4788).
     pub parent_beacon_block_root: B256,
+    /// Makes no block of no transactions: [`ChainError::NothingIncluded`](crate::chain::ChainError::NothingIncluded).
+    pub not_empty: bool,
 }
 
 impl BlockTemplate {
@@ -90,9 +92,9 @@ pub enum Skipped {
 impl From<ExecutionError> for Skipped {
     fn from(error: ExecutionError) -> Self {
         let waits = match &error {
-            ExecutionError::BlockGasExceeded { .. } | ExecutionError::BlobGasExceeded { .. } => {
-                true
-            }
+            // What does not fit while the block is still empty fits no block.
+            ExecutionError::BlockGasExceeded { index, .. }
+            | ExecutionError::BlobGasExceeded { index, .. } => *index > 0,
             ExecutionError::Invalid { source, .. } => matches!(
                 source,
                 InvalidTransaction::NonceTooHigh { .. }

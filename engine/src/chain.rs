@@ -55,6 +55,9 @@ pub enum ChainError {
         /// Why.
         source: TxError,
     },
+    /// A block was to be made only if it has transactions, and none could be included.
+    #[error("no transaction could be included")]
+    NothingIncluded,
     /// The block cannot be executed.
     #[error(transparent)]
     Execution(#[from] ExecutionError),
@@ -290,6 +293,9 @@ impl Chain {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        if template.not_empty && transactions.is_empty() {
+            return Err(ChainError::NothingIncluded);
         }
         let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
         let executed = executor.finish(

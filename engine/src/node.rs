@@ -11,7 +11,7 @@ use alloy_consensus::constants::EIP4844_TX_TYPE_ID;
 use alloy_primitives::{Address, B256, Bytes};
 use parking_lot::{Mutex, RwLock};
 use zvm_runtimes::evm::Fork;
-use zvm_storage::StoreError;
+use zvm_storage::{Snapshot, StoreError};
 
 use crate::chain::{Chain, Head, Imported};
 use crate::header;
@@ -193,8 +193,9 @@ impl Node {
             return Err(SubmitError::Stopped(reason));
         }
         let head = self.chain.head();
-        let fork = self.next_block(&head).fork;
-        transaction::validate(&tx, fork, self.chain.spec().chain_id).map_err(Refusal::from)?;
+        let next = self.next_block(&head);
+        let spec = self.chain.spec();
+        transaction::validate(&tx, next.fork, spec.chain_id).map_err(Refusal::from)?;
         let block = head.header.gas_limit;
         if tx.gas_limit() > block {
             return Err(Refusal::BlockGasLimit {
@@ -203,10 +204,21 @@ impl Node {
             }
             .into());
         }
+        if let (Some(blobs), Some(params)) =
+            (tx.blob_versioned_hashes(), spec.blob_params(next.fork))
+        {
+            let (found, permitted) = (blobs.len() as u64, params.max);
+            if found > permitted {
+                return Err(Refusal::TooManyBlobs { found, permitted }.into());
+            }
+        }
+        if self.settings.block_time.is_none() {
+            pays_next_block(&tx, &next)?;
+        }
         let recovered = transaction::into_recovered(tx).map_err(Refusal::from)?;
-        let pooled = self
-            .pool
-            .add(recovered, |sender| self.sender_state(&sender))??;
+        let pooled = self.pool.add(recovered, next.base_fee, |sender| {
+            read_sender(&*self.chain.snapshot()?, &sender)
+        })??;
         let hash = pooled.hash;
         self.notify(&Notice::Pending(pooled));
         self.signal.work();
@@ -227,21 +239,6 @@ impl Node {
         }
     }
 
-    fn sender_state(&self, sender: &Address) -> Result<SenderState, StoreError> {
-        let snapshot = self.chain.snapshot()?;
-        let account = zvm_storage::read_account(&*snapshot, sender)?;
-        Ok(account.map_or(
-            SenderState {
-                nonce: 0,
-                balance: alloy_primitives::U256::ZERO,
-            },
-            |account| SenderState {
-                nonce: account.nonce,
-                balance: account.balance,
-            },
-        ))
-    }
-
     fn notify(&self, notice: &Notice) {
         for listener in &*self.listeners.read() {
             listener(notice);
@@ -257,6 +254,39 @@ impl Node {
         *self.stopped.write() = Some(Arc::clone(&reason));
         self.notify(&Notice::Failed(reason));
     }
+}
+
+/// Where blocks are made on demand no block comes whose base fee has fallen in the meantime: what does not pay the next
+/// one would wait without end.
+fn pays_next_block(tx: &Tx, next: &NextBlock) -> Result<(), Refusal> {
+    let cap = tx.max_fee_per_gas();
+    if cap < u128::from(next.base_fee) {
+        return Err(Refusal::FeeCapTooLow {
+            cap,
+            base_fee: next.base_fee,
+        });
+    }
+    match tx.max_fee_per_blob_gas() {
+        Some(cap) if cap < next.blob_gas_price => Err(Refusal::BlobFeeCapTooLow {
+            cap,
+            price: next.blob_gas_price,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn read_sender(snapshot: &dyn Snapshot, sender: &Address) -> Result<SenderState, StoreError> {
+    let account = zvm_storage::read_account(snapshot, sender)?;
+    Ok(account.map_or(
+        SenderState {
+            nonce: 0,
+            balance: alloy_primitives::U256::ZERO,
+        },
+        |account| SenderState {
+            nonce: account.nonce,
+            balance: account.balance,
+        },
+    ))
 }
 
 /// Whether the bytes are a blob transaction with its sidecar: a list that begins with the transaction's own list.

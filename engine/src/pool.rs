@@ -1,14 +1,17 @@
 //! Transactions that wait for a block.
 //!
 //! Each sender has a queue ordered by nonce. The part that follows the sender's nonce without a gap is ready; the rest is
-//! held until the gap closes. A block takes ready transactions by what they pay: [`Selection`].
+//! held until the gap closes. A block takes ready transactions by what they pay: [`Selection`]. A full pool gives up the
+//! held ones first, then those that pay least.
 
+mod eviction;
 mod queue;
 mod selection;
 
 pub use selection::Selection;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction as _;
 use alloy_consensus::transaction::Recovered;
@@ -16,6 +19,7 @@ use alloy_primitives::{Address, B256, U256, map::HashMap};
 use parking_lot::Mutex;
 
 use crate::transaction::{self, Tx, TxError};
+use eviction::Worth;
 use queue::Queue;
 
 /// How much the pool holds.
@@ -33,6 +37,8 @@ pub struct PoolLimits {
     pub price_bump: u128,
     /// The least priority fee taken, in wei per gas.
     pub min_priority_fee: u128,
+    /// How long transactions stay held while nothing comes from their sender and its nonce does not move.
+    pub held_lifetime: Duration,
 }
 
 impl Default for PoolLimits {
@@ -44,6 +50,7 @@ impl Default for PoolLimits {
             transaction_bytes: 128 << 10,
             price_bump: 10,
             min_priority_fee: 0,
+            held_lifetime: Duration::from_secs(3 * 60 * 60),
         }
     }
 }
@@ -106,6 +113,32 @@ pub enum Refusal {
         /// Wei per gas.
         minimum: u128,
     },
+    /// No block is to come that it would pay.
+    #[error("max fee per gas less than block base fee: maxFeePerGas: {cap}, baseFee: {base_fee}")]
+    FeeCapTooLow {
+        /// Wei per gas.
+        cap: u128,
+        /// Wei per gas of the next block.
+        base_fee: u64,
+    },
+    /// No block is to come whose blob gas it would pay.
+    #[error(
+        "max fee per blob gas less than block blob gas fee: maxFeePerBlobGas: {cap}, blobBaseFee: {price}"
+    )]
+    BlobFeeCapTooLow {
+        /// Wei per blob gas.
+        cap: u128,
+        /// Wei per blob gas of the next block.
+        price: u128,
+    },
+    /// More blobs than a block (EIP-4844) or a transaction (EIP-7594) may have.
+    #[error("too many blobs in transaction: have {found}, permitted {permitted}")]
+    TooManyBlobs {
+        /// Blobs of the transaction.
+        found: u64,
+        /// Blobs allowed.
+        permitted: u64,
+    },
     /// More bytes than a transaction may have.
     #[error("oversized data: transaction size {size}, limit {limit}")]
     Oversized {
@@ -117,7 +150,7 @@ pub enum Refusal {
     /// The sender has as many waiting as one may have.
     #[error("txpool is full: {0} transactions of this sender wait already")]
     SenderFull(usize),
-    /// The pool has no room.
+    /// The pool has no room, and what is in it is worth more.
     #[error("txpool is full: {transactions} transactions, {bytes} bytes")]
     Full {
         /// Transactions held.
@@ -139,6 +172,10 @@ impl From<TxError> for Refusal {
             } => Self::IntrinsicGas {
                 gas_limit,
                 required,
+            },
+            TxError::TooManyBlobs { blobs } => Self::TooManyBlobs {
+                found: blobs as u64,
+                permitted: transaction::MAX_TX_BLOBS as u64,
             },
             other => Self::Invalid(other),
         }
@@ -165,6 +202,8 @@ pub struct Pooled {
     pub size: usize,
     /// The most it can cost its sender, in wei.
     pub cost: U256,
+    /// Bytes in the body of a block: there the encoding of a typed transaction stands in an RLP string.
+    block_bytes: usize,
     /// Order of arrival: among equal prices the first comes first.
     arrival: u64,
 }
@@ -208,6 +247,14 @@ pub struct Pool {
     inner: Mutex<Inner>,
 }
 
+/// A transaction that asks to be taken.
+struct Candidate {
+    tx: Recovered<Tx>,
+    hash: B256,
+    size: usize,
+    block_bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     by_hash: HashMap<B256, Arc<Pooled>>,
@@ -232,6 +279,8 @@ impl Pool {
 
     /// Takes a transaction whose state-independent rules have been checked ([`transaction::validate`]).
     ///
+    /// `base_fee` is that of the next block; by it a full pool compares what transactions pay.
+    ///
     /// `account` reads the sender's account at the head. It is called under the pool's lock, so that a block that becomes
     /// the head meanwhile is either seen by it or told to the pool afterwards by [`Pool::advance`].
     ///
@@ -240,17 +289,29 @@ impl Pool {
     pub fn add<E>(
         &self,
         tx: Recovered<Tx>,
+        base_fee: u64,
         account: impl FnOnce(Address) -> Result<SenderState, E>,
     ) -> Result<Result<Arc<Pooled>, Refusal>, E> {
         use alloy_eips::eip2718::Encodable2718 as _;
         let hash = *tx.inner().hash();
         let size = tx.inner().encode_2718_len();
+        let block_bytes = alloy_rlp::Encodable::length(tx.inner());
         let mut inner = self.inner.lock();
         if inner.by_hash.contains_key(&hash) {
             return Ok(Err(Refusal::Known));
         }
         let state = account(tx.signer())?;
-        Ok(inner.insert(&self.limits, tx, hash, size, state))
+        Ok(inner.insert(
+            &self.limits,
+            Candidate {
+                tx,
+                hash,
+                size,
+                block_bytes,
+            },
+            base_fee,
+            state,
+        ))
     }
 
     /// A waiting transaction.
@@ -326,6 +387,11 @@ impl Pool {
             .collect()
     }
 
+    /// Removes and returns the transactions that at `now` have been held for longer than [`PoolLimits::held_lifetime`].
+    pub fn expire(&self, now: Instant) -> Vec<Arc<Pooled>> {
+        self.inner.lock().expire(now, self.limits.held_lifetime)
+    }
+
     /// Removes a transaction. Those of its sender with higher nonces are held from then on.
     pub fn remove(&self, hash: &B256) -> Option<Arc<Pooled>> {
         self.inner.lock().remove(hash)
@@ -336,22 +402,40 @@ impl Inner {
     fn insert(
         &mut self,
         limits: &PoolLimits,
-        tx: Recovered<Tx>,
-        hash: B256,
-        size: usize,
+        candidate: Candidate,
+        base_fee: u64,
         state: SenderState,
     ) -> Result<Arc<Pooled>, Refusal> {
+        let Candidate {
+            tx,
+            hash,
+            size,
+            block_bytes,
+        } = candidate;
         let sender = tx.signer();
         let nonce = tx.nonce();
+        // A block may be the head already that the pool has not been told of: what it used must not count here.
+        let behind = |queue: &Queue| queue.start() < state.nonce;
+        if self.queues.get(&sender).is_some_and(behind) {
+            log_unpayable(&self.advance(sender, state));
+        }
         if size > limits.transaction_bytes {
             return Err(Refusal::Oversized {
                 size,
                 limit: limits.transaction_bytes,
             });
         }
-        let priority = tx
-            .max_priority_fee_per_gas()
-            .unwrap_or_else(|| tx.max_fee_per_gas());
+        let cost =
+            transaction::max_cost(tx.inner()).ok_or(Refusal::Invalid(TxError::CostOverflow))?;
+        let pooled = Pooled {
+            tx,
+            hash,
+            size,
+            cost,
+            block_bytes,
+            arrival: self.arrivals + 1,
+        };
+        let priority = pooled.priority_fee();
         if priority < limits.min_priority_fee {
             return Err(Refusal::Underpriced {
                 found: priority,
@@ -364,8 +448,6 @@ impl Inner {
                 found: nonce,
             });
         }
-        let cost =
-            transaction::max_cost(tx.inner()).ok_or(Refusal::Invalid(TxError::CostOverflow))?;
         let queue = self.queues.get(&sender);
         let replaced = queue.and_then(|queue| queue.get(nonce));
         if let Some(old) = replaced {
@@ -374,30 +456,15 @@ impl Inner {
                 new >= old.saturating_add(old.saturating_mul(limits.price_bump).div_ceil(100))
                     && new > old
             };
-            if !enough(old.tx.max_fee_per_gas(), tx.max_fee_per_gas())
+            if !enough(old.tx.max_fee_per_gas(), pooled.tx.max_fee_per_gas())
                 || !enough(old.priority_fee(), priority)
             {
                 return Err(Refusal::ReplacementUnderpriced {
                     percent: limits.price_bump,
                 });
             }
-        } else {
-            if queue.is_some_and(|queue| queue.len() >= limits.per_sender) {
-                return Err(Refusal::SenderFull(limits.per_sender));
-            }
-            if self.by_hash.len() >= limits.transactions {
-                return Err(Refusal::Full {
-                    transactions: self.by_hash.len(),
-                    bytes: self.bytes,
-                });
-            }
-        }
-        let freed = replaced.map_or(0, |old| old.size);
-        if self.bytes - freed + size > limits.bytes {
-            return Err(Refusal::Full {
-                transactions: self.by_hash.len(),
-                bytes: self.bytes,
-            });
+        } else if queue.is_some_and(|queue| queue.len() >= limits.per_sender) {
+            return Err(Refusal::SenderFull(limits.per_sender));
         }
         let queued =
             queue.map_or(U256::ZERO, Queue::cost) - replaced.map_or(U256::ZERO, |old| old.cost);
@@ -408,19 +475,31 @@ impl Inner {
                 cost,
             });
         }
+        let ready_end = queue.map_or(state.nonce, Queue::ready_end);
+        let worth = Worth::new(&pooled, ready_end, base_fee);
+        let replaced = replaced.cloned();
+        let grows = match &replaced {
+            Some(old) => (0, size.saturating_sub(old.size)),
+            None => (1, size),
+        };
+        let displaced = self
+            .displaced_by(limits, &pooled, worth, grows, base_fee)
+            .ok_or(Refusal::Full {
+                transactions: self.by_hash.len(),
+                bytes: self.bytes,
+            })?;
 
+        for other in displaced {
+            tracing::warn!(hash = %other.hash, by = %hash, "transaction dropped: the pool is full");
+            self.remove(&other.hash);
+        }
         if let Some(old) = replaced {
             self.by_hash.remove(&old.hash);
+            self.bytes -= old.size;
         }
-        self.bytes = self.bytes - freed + size;
-        self.arrivals += 1;
-        let pooled = Arc::new(Pooled {
-            tx,
-            hash,
-            size,
-            cost,
-            arrival: self.arrivals,
-        });
+        self.bytes += size;
+        self.arrivals = pooled.arrival;
+        let pooled = Arc::new(pooled);
         self.by_hash.insert(hash, Arc::clone(&pooled));
         self.queues
             .entry(sender)
@@ -462,6 +541,13 @@ impl Inner {
             self.by_hash.remove(&pooled.hash);
         }
         unpayable
+    }
+}
+
+/// Says which transactions left because their senders can no longer pay for them.
+pub(crate) fn log_unpayable(dropped: &[Arc<Pooled>]) {
+    for pooled in dropped {
+        tracing::warn!(hash = %pooled.hash, "transaction dropped: its sender can no longer pay for it");
     }
 }
 

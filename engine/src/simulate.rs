@@ -91,7 +91,18 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// [`SimulateError::Store`].
     pub fn at_head(chain: &'a Chain, gas_cap: u64) -> Result<Self, SimulateError> {
-        let snapshot = chain.snapshot()?;
+        Self::on(chain, chain.snapshot()?, gas_cap)
+    }
+
+    /// A simulator on the head of `snapshot`, one of `chain`: what else is read from it is of the same block.
+    ///
+    /// # Errors
+    /// [`SimulateError::Store`].
+    pub fn on(
+        chain: &'a Chain,
+        snapshot: Box<dyn Snapshot + 'a>,
+        gas_cap: u64,
+    ) -> Result<Self, SimulateError> {
         let missing = |reason: &str| StoreError::Corrupt {
             table: Table::Meta,
             key: "head".to_owned(),

@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, keccak256};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Node, Notice};
+use super::{Node, Notice, read_sender};
 use crate::builder::BlockTemplate;
 use crate::chain::{ChainError, Imported};
+use crate::pool::log_unpayable;
 use crate::transaction;
+
+/// How often the pool is asked what has been held for too long.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 
 /// What the producer is waiting for.
 #[derive(Debug, Default)]
@@ -26,6 +30,13 @@ struct State {
     /// The pool has grown since the producer looked.
     work: bool,
     stop: bool,
+}
+
+/// Why a wait for work ended.
+enum Woken {
+    Work,
+    Due,
+    Stop,
 }
 
 impl Signal {
@@ -42,14 +53,19 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Waits for work; false if it is time to end.
-    fn wait_for_work(&self) -> bool {
+    /// Waits for work, or until `due`.
+    fn wait_for_work(&self, due: Instant) -> Woken {
         let mut state = self.state.lock();
         while !state.work && !state.stop {
-            self.changed.wait(&mut state);
+            if self.changed.wait_until(&mut state, due).timed_out() {
+                break;
+            }
         }
-        state.work = false;
-        !state.stop
+        match (state.stop, core::mem::take(&mut state.work)) {
+            (true, _) => Woken::Stop,
+            (_, true) => Woken::Work,
+            _ => Woken::Due,
+        }
     }
 
     /// Waits until `due`; false if it is time to end.
@@ -93,22 +109,40 @@ impl Producer {
 
     /// A block whenever something is ready. What arrives while one block is made durable goes into the next.
     fn on_demand(&self) -> Result<(), ChainError> {
-        while self.node.signal.wait_for_work() {
-            // More may be ready than fits one block. A block that included nothing will not include more next time:
-            // then only a new arrival is a reason to try again.
-            while self.make_block(false)? > 0 && !self.node.signal.stopping() {}
+        let mut expiry = Instant::now() + EXPIRY_PERIOD;
+        loop {
+            match self.node.signal.wait_for_work(expiry) {
+                // More may be ready than fits one block. Where nothing could be included, only a new arrival is a reason
+                // to try again.
+                Woken::Work => while self.make_block(false)? > 0 && !self.node.signal.stopping() {},
+                Woken::Due => {}
+                Woken::Stop => return Ok(()),
+            }
+            self.expire_if_due(&mut expiry);
         }
-        Ok(())
     }
 
     /// A block every `period`, with or without transactions.
-    fn at_intervals(&self, period: std::time::Duration) -> Result<(), ChainError> {
+    fn at_intervals(&self, period: Duration) -> Result<(), ChainError> {
+        let mut expiry = Instant::now() + EXPIRY_PERIOD;
         let mut due = Instant::now() + period;
         while self.node.signal.wait_until(due) {
             self.make_block(true)?;
             due = (due + period).max(Instant::now());
+            self.expire_if_due(&mut expiry);
         }
         Ok(())
+    }
+
+    fn expire_if_due(&self, due: &mut Instant) {
+        let now = Instant::now();
+        if now < *due {
+            return;
+        }
+        *due = now + EXPIRY_PERIOD;
+        for expired in self.node.pool.expire(now) {
+            tracing::warn!(hash = %expired.hash, "transaction dropped: the gap before its nonce did not close");
+        }
     }
 
     /// Makes a block of what is ready and returns how many transactions it has.
@@ -128,12 +162,18 @@ impl Producer {
             prev_randao: keccak256(head.hash),
             extra_data: node.settings.extra_data.clone(),
             parent_beacon_block_root: B256::ZERO,
+            not_empty: !even_if_empty,
         };
-        let imported = node.chain.build(&template, &mut selection)?;
+        let built = node.chain.build(&template, &mut selection);
         for (hash, reason) in selection.into_rejected() {
             tracing::warn!(%hash, reason, "transaction dropped");
             node.pool.remove(&hash);
         }
+        let imported = match built {
+            Ok(imported) => imported,
+            Err(ChainError::NothingIncluded) => return Ok(0),
+            Err(error) => return Err(error),
+        };
         self.advance_pool(&imported)?;
         let count = imported.block.body.transactions.len();
         tracing::info!(
@@ -158,16 +198,16 @@ impl Producer {
                     .filter_map(|signed| transaction::recover_authorization(signed).authority()),
             );
         }
+        // One snapshot: the accounts are as one block left them.
+        let snapshot = self.node.chain.snapshot()?;
         let accounts = self
             .node
             .pool
             .known_senders(moved)
             .into_iter()
-            .map(|sender| Ok((sender, self.node.sender_state(&sender)?)))
+            .map(|sender| Ok((sender, read_sender(&*snapshot, &sender)?)))
             .collect::<Result<Vec<_>, ChainError>>()?;
-        for dropped in self.node.pool.advance(accounts) {
-            tracing::warn!(hash = %dropped.hash, "transaction dropped: its sender can no longer pay for it");
-        }
+        log_unpayable(&self.node.pool.advance(accounts));
         Ok(())
     }
 }

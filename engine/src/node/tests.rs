@@ -3,11 +3,13 @@ use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use alloy_consensus::{SignableTransaction as _, TxLegacy};
+use alloy_consensus::{SignableTransaction, Signed, TxEip4844, TxLegacy};
 use alloy_primitives::{Signature, TxKind, U256};
 use secp256k1::{Message, SECP256K1, SecretKey};
+use zvm_runtimes::evm::BlobParams;
 use zvm_storage::{Batch, MemoryStore, Snapshot, Store, TableStats};
 
+use crate::chain_spec::ChainSpec;
 use crate::genesis::Genesis;
 
 /// Long enough for the slowest machine: these waits end with what they wait for.
@@ -44,15 +46,39 @@ fn key() -> SecretKey {
 }
 
 fn transfer(nonce: u64, gas_price: u128) -> Tx {
-    let tx = TxLegacy {
+    sign(TxLegacy {
+        gas_limit: 21_000,
+        ..legacy(nonce, gas_price)
+    })
+}
+
+fn legacy(nonce: u64, gas_price: u128) -> TxLegacy {
+    TxLegacy {
         chain_id: Some(31337),
         nonce,
         gas_price,
-        gas_limit: 21_000,
         to: TxKind::Call(Address::repeat_byte(9)),
         value: U256::from(1),
         ..TxLegacy::default()
-    };
+    }
+}
+
+fn blobs(count: usize) -> Tx {
+    sign(TxEip4844 {
+        chain_id: 31337,
+        gas_limit: 21_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_fee_per_blob_gas: 2_000_000_000,
+        blob_versioned_hashes: vec![B256::repeat_byte(1); count],
+        ..TxEip4844::default()
+    })
+}
+
+fn sign<T>(tx: T) -> Tx
+where
+    T: SignableTransaction<Signature>,
+    Tx: From<Signed<T>>,
+{
     let message = Message::from_digest(tx.signature_hash().0);
     let (parity, rs) = SECP256K1
         .sign_ecdsa_recoverable(message, &key())
@@ -63,13 +89,21 @@ fn transfer(nonce: u64, gas_price: u128) -> Tx {
 }
 
 fn start(settings: NodeSettings) -> (Arc<Fragile>, Arc<Node>, Receiver<Notice>) {
+    start_with(settings, |_| {})
+}
+
+fn start_with(
+    settings: NodeSettings,
+    change: impl FnOnce(&mut Genesis),
+) -> (Arc<Fragile>, Arc<Node>, Receiver<Notice>) {
     let sender = transaction::recover(&transfer(0, 0)).unwrap();
-    let genesis = Genesis::development(
+    let mut genesis = Genesis::development(
         31337,
         30_000_000,
         &[sender],
         U256::from(10).pow(U256::from(20)),
     );
+    change(&mut genesis);
     let store = Arc::new(Fragile::default());
     let chain = Chain::open(Arc::clone(&store) as Arc<dyn Store>, &genesis).unwrap();
     let node = Node::start(Arc::new(chain), settings).unwrap();
@@ -196,4 +230,73 @@ fn a_pending_notice_has_the_transaction_even_when_a_block_has_it_already() {
         })
         .collect();
     assert_eq!(told, sent.into_iter().zip(0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_transaction_with_more_blobs_than_a_block_may_have_is_refused() {
+    let (_, node, notices) = start_with(NodeSettings::default(), |genesis| {
+        genesis.spec = ChainSpec::at(Fork::Osaka, 31337);
+        let params = BlobParams {
+            max: 3,
+            ..genesis.spec.blob_params(Fork::Osaka).unwrap()
+        };
+        genesis.spec.set_blob_params(Fork::Osaka, params);
+    });
+    assert_eq!(
+        node.submit(blobs(4)).unwrap_err().to_string(),
+        "too many blobs in transaction: have 4, permitted 3"
+    );
+    assert_eq!(
+        node.submit(blobs(7)).unwrap_err().to_string(),
+        "too many blobs in transaction: have 7, permitted 6"
+    );
+    let hash = node.submit(blobs(3)).unwrap();
+    assert_eq!(included(&notices, 1), [hash]);
+    node.stop();
+}
+
+#[test]
+fn on_demand_no_block_is_made_of_what_cannot_be_included() {
+    // The next block is smaller than the head and than this transaction, which no later block has room for either.
+    let settings = NodeSettings {
+        gas_limit: Some(5_000_000),
+        ..NodeSettings::default()
+    };
+    let (_, node, notices) = start_with(settings, |genesis| {
+        genesis.header.gas_limit = 10_000_000;
+    });
+    let too_large = sign(TxLegacy {
+        gas_limit: 10_000_000,
+        ..legacy(0, 2_000_000_000)
+    });
+    let dropped = node.submit(too_large).unwrap();
+    while node.pool().get(&dropped).is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(node.chain().head().header.number, 0);
+    // The sender is not blocked.
+    let hash = node.submit(transfer(0, 2_000_000_000)).unwrap();
+    assert_eq!(included(&notices, 1), [hash]);
+    node.stop();
+    assert_eq!(node.chain().head().header.number, 1);
+}
+
+#[test]
+fn on_demand_a_fee_cap_below_the_next_base_fee_is_refused() {
+    let (_, node, _) = start(NodeSettings::default());
+    let base_fee = node.next_block(&node.chain().head()).base_fee;
+    let text = |tx| node.submit(tx).unwrap_err().to_string();
+    assert!(
+        text(transfer(0, u128::from(base_fee) - 1))
+            .starts_with("max fee per gas less than block base fee")
+    );
+    node.submit(transfer(0, u128::from(base_fee))).unwrap();
+    node.stop();
+    // With a block time the base fee falls from block to block, and the transaction waits for that.
+    let (_, node, _) = start(NodeSettings {
+        block_time: Some(Duration::from_secs(3600)),
+        ..NodeSettings::default()
+    });
+    node.submit(transfer(0, u128::from(base_fee) - 1)).unwrap();
+    node.stop();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::U256;
@@ -18,6 +19,8 @@ pub(super) struct Queue {
     ready_end: u64,
     /// Sum of the costs. It cannot overflow: each sum was compared with a balance.
     cost: U256,
+    /// When a transaction came or the account's nonce moved last.
+    changed: Instant,
 }
 
 impl Queue {
@@ -27,6 +30,7 @@ impl Queue {
             start,
             ready_end: start,
             cost: U256::ZERO,
+            changed: Instant::now(),
         }
     }
 
@@ -50,8 +54,23 @@ impl Queue {
         self.by_nonce.get(&nonce)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Pooled>> {
+    /// Nonce of the sender's account.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(super) fn changed(&self) -> Instant {
+        self.changed
+    }
+
+    /// All transactions, in nonce order.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Pooled>> {
         self.by_nonce.values()
+    }
+
+    /// The transactions behind a gap, in nonce order.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Arc<Pooled>> {
+        self.by_nonce.range(self.ready_end..).map(|entry| entry.1)
     }
 
     /// The transactions without a gap, in nonce order.
@@ -63,6 +82,7 @@ impl Queue {
 
     /// Puts a transaction in the place of its nonce, which is `start` or later.
     pub(super) fn insert(&mut self, pooled: Arc<Pooled>) {
+        self.changed = Instant::now();
         self.cost = self.cost.saturating_add(pooled.cost);
         if let Some(old) = self.by_nonce.insert(pooled.tx.nonce(), pooled) {
             self.cost -= old.cost;
@@ -84,6 +104,9 @@ impl Queue {
 
     /// Moves the account's nonce and gives back what is below it.
     pub(super) fn advance(&mut self, nonce: u64) -> Vec<Arc<Pooled>> {
+        if nonce != self.start {
+            self.changed = Instant::now();
+        }
         let kept = self.by_nonce.split_off(&nonce);
         let gone: Vec<_> = core::mem::replace(&mut self.by_nonce, kept)
             .into_values()

@@ -29,6 +29,8 @@ pub struct Selection {
     blob_gas_price: u128,
     /// Bytes the block has left.
     bytes: usize,
+    /// Gas of the whole block, known from the first question on.
+    block_gas: Option<u64>,
     /// Left out and of no more use.
     rejected: Vec<(B256, String)>,
 }
@@ -78,6 +80,7 @@ impl Selection {
             base_fee,
             blob_gas_price,
             bytes: MAX_BLOCK_SIZE - BLOCK_OVERHEAD,
+            block_gas: None,
             rejected: Vec::new(),
         };
         for queue in queues {
@@ -120,9 +123,10 @@ impl TransactionSource for Selection {
         if let Some(mut run) = self.offered.take()
             && let Some(included) = run.waiting.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(included.size);
+            self.bytes = self.bytes.saturating_sub(included.block_bytes);
             self.push(run.waiting);
         }
+        let block_gas = *self.block_gas.get_or_insert(gas_available);
         if gas_available < LEAST_GAS {
             return None;
         }
@@ -130,8 +134,15 @@ impl TransactionSource for Selection {
             let Some(first) = run.waiting.front() else {
                 continue;
             };
+            let gas_limit = first.tx.gas_limit();
+            // Blocks have become smaller since it was taken.
+            if gas_limit > block_gas {
+                let reason = format!("exceeds block gas limit: {gas_limit} above {block_gas}");
+                self.rejected.push((first.hash, reason));
+                continue;
+            }
             // Too large for what is left of this block: the sender waits for the next one.
-            if first.tx.gas_limit() > gas_available || first.size > self.bytes {
+            if gas_limit > gas_available || first.block_bytes > self.bytes {
                 continue;
             }
             let tx = first.tx.clone();

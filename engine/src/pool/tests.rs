@@ -42,7 +42,7 @@ fn rich(nonce: u64) -> SenderState {
 }
 
 fn add(pool: &Pool, tx: Recovered<Tx>, state: SenderState) -> Result<B256, Refusal> {
-    let Ok(added) = pool.add(tx, |_| Ok::<_, Infallible>(state));
+    let Ok(added) = pool.add(tx, 0, |_| Ok::<_, Infallible>(state));
     added.map(|pooled| pooled.hash)
 }
 
@@ -272,4 +272,138 @@ fn what_can_never_be_included_is_reported_and_its_sender_waits() {
     assert_eq!(rejected, [bad]);
     pool.remove(&bad);
     assert_eq!((pool.status().ready, pool.status().held), (1, 1));
+}
+
+#[test]
+fn a_full_pool_gives_up_held_transactions_first_and_then_those_that_pay_least() {
+    let pool = Pool::new(PoolLimits {
+        transactions: 4,
+        ..PoolLimits::default()
+    });
+    let held_low = add(&pool, tx(0, 1, 100, 50), rich(0)).unwrap();
+    let held_high = add(&pool, tx(0, 2, 100, 60), rich(0)).unwrap();
+    let cheap = add(&pool, tx(1, 0, 100, 2), rich(0)).unwrap();
+    let dear = add(&pool, tx(2, 0, 100, 9), rich(0)).unwrap();
+    let waits = |hash: &B256| pool.get(hash).is_some();
+    // A held one displaces no ready one and none of its own sender.
+    assert!(matches!(
+        add(&pool, tx(0, 3, 100, 99), rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+    // The last nonce of the sender goes first, so that no second gap opens.
+    add(&pool, tx(3, 0, 100, 1), rich(0)).unwrap();
+    assert!(!waits(&held_high) && waits(&held_low));
+    add(&pool, tx(4, 0, 100, 5), rich(0)).unwrap();
+    assert!(!waits(&held_low) && pool.status().held == 0);
+    // Now only what pays more gets in: sender 3 offers least, then sender 1.
+    assert!(matches!(
+        add(&pool, tx(5, 0, 100, 1), rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+    add(&pool, tx(5, 0, 100, 3), rich(0)).unwrap();
+    assert!(waits(&cheap));
+    add(&pool, tx(6, 0, 100, 3), rich(0)).unwrap();
+    assert!(!waits(&cheap) && waits(&dear));
+    assert_eq!((pool.status().ready, pool.status().held), (4, 0));
+}
+
+#[test]
+fn a_transaction_that_is_refused_displaces_nothing() {
+    let size = {
+        use alloy_eips::eip2718::Encodable2718 as _;
+        tx(0, 0, 10, 1).inner().encode_2718_len()
+    };
+    let pool = Pool::new(PoolLimits {
+        bytes: 2 * size,
+        ..PoolLimits::default()
+    });
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    add(&pool, tx(1, 0, 10, 5), rich(0)).unwrap();
+    // It needs the room of both and is worth more than one of them only.
+    let large = TxEip1559 {
+        max_fee_per_gas: 10,
+        max_priority_fee_per_gas: 4,
+        input: vec![1; size].into(),
+        ..TxEip1559::default()
+    };
+    let large = Recovered::new_unchecked(
+        large.into_signed(Signature::test_signature()).into(),
+        sender(2),
+    );
+    assert!(matches!(
+        add(&pool, large, rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+    assert_eq!(pool.status().ready, 2);
+}
+
+#[test]
+fn what_is_held_leaves_when_its_time_is_over_and_what_is_ready_stays() {
+    let pool = Pool::new(PoolLimits::default());
+    let lifetime = pool.limits().held_lifetime;
+    let before = Instant::now();
+    let ready = add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    let held = add(&pool, tx(0, 2, 10, 1), rich(0)).unwrap();
+    assert!(pool.expire(before + lifetime / 2).is_empty());
+    let expired: Vec<_> = pool
+        .expire(Instant::now() + lifetime)
+        .iter()
+        .map(|pooled| pooled.hash)
+        .collect();
+    assert_eq!(expired, [held]);
+    assert!(pool.get(&ready).is_some());
+    assert_eq!((pool.status().ready, pool.status().held), (1, 0));
+}
+
+#[test]
+fn what_a_block_used_counts_no_more_even_before_the_pool_is_told_of_the_block() {
+    let pool = Pool::new(PoolLimits {
+        per_sender: 1,
+        ..PoolLimits::default()
+    });
+    let cost = U256::from(10 * GAS);
+    let balance = |nonce| SenderState {
+        nonce,
+        balance: cost,
+    };
+    let used = add(&pool, tx(0, 0, 10, 1), balance(0)).unwrap();
+    // Neither the place nor the money of the used one is counted, and the new one is ready.
+    let next = add(&pool, tx(0, 1, 10, 1), balance(1)).unwrap();
+    assert!(pool.get(&used).is_none() && pool.get(&next).is_some());
+    assert_eq!((pool.status().ready, pool.status().held), (1, 0));
+    assert!(pool.advance([(sender(0), balance(1))]).is_empty());
+    assert_eq!(pool.status().ready, 1);
+}
+
+#[test]
+fn a_full_block_of_small_typed_transactions_is_not_larger_than_a_block_may_be() {
+    let count = 40_000;
+    let pool = Pool::new(PoolLimits {
+        per_sender: count,
+        ..PoolLimits::default()
+    });
+    for nonce in 0..count as u64 {
+        let tx = TxEip1559 {
+            nonce,
+            gas_limit: GAS,
+            max_fee_per_gas: 1,
+            input: vec![0xff; 200].into(),
+            ..TxEip1559::default()
+        };
+        let tx = tx.into_signed(Signature::test_signature()).into();
+        add(&pool, Recovered::new_unchecked(tx, sender(0)), rich(0)).unwrap();
+    }
+    let mut selection = pool.select(0, 0);
+    let transactions: Vec<_> = core::iter::from_fn(|| selection.next(u64::MAX))
+        .map(Recovered::into_inner)
+        .collect();
+    assert!(transactions.len() < count);
+    let block = crate::chain::TxBlock {
+        header: alloy_consensus::Header::default(),
+        body: alloy_consensus::BlockBody {
+            transactions,
+            ..alloy_consensus::BlockBody::default()
+        },
+    };
+    assert!(alloy_rlp::encode(&block).len() <= crate::header::MAX_BLOCK_SIZE);
 }
