@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, U64};
+use zvm_engine::pool::Pooled;
 
 use super::args::{Args, BlockRef, BlockTag};
 use super::recent::StoredBlock;
@@ -113,22 +114,22 @@ fn answer_transaction(rpc: &Rpc, block: BlockRef, index: u64) -> Reply {
 /// `eth_getTransactionByHash`
 pub(super) fn transaction_by_hash(rpc: &Rpc, mut args: Args) -> Reply {
     let hash = args.required::<B256>(0)?;
-    // The pool first: a transaction leaves it only when its block is readable.
-    if let Some(pooled) = rpc.node.pool().get(&hash) {
-        return reply(&shape::pending(&pooled));
+    let (pooled, found) = find_transaction(rpc, &hash)?;
+    match (found, pooled) {
+        (Some((block, index)), _) => reply(&shape::transaction(&block, index)),
+        (None, pooled) => reply(&pooled.map(|pooled| shape::pending(&pooled))),
     }
-    let found = locate(&rpc.view()?, &hash)?;
-    reply(&found.and_then(|(block, index)| shape::transaction(&block, index)))
 }
 
 /// `eth_getRawTransactionByHash`
 pub(super) fn raw_transaction_by_hash(rpc: &Rpc, mut args: Args) -> Reply {
     let hash = args.required::<B256>(0)?;
-    if let Some(pooled) = rpc.node.pool().get(&hash) {
-        return reply(&shape::raw(pooled.tx.inner()));
-    }
-    let found = locate(&rpc.view()?, &hash)?;
-    reply(&found.and_then(|(block, index)| Some(shape::raw(block.body.transactions.get(index)?))))
+    let (pooled, found) = find_transaction(rpc, &hash)?;
+    let raw = match &found {
+        Some((block, index)) => block.body.transactions.get(*index).map(shape::raw),
+        None => pooled.map(|pooled| shape::raw(pooled.tx.inner())),
+    };
+    reply(&raw)
 }
 
 /// `eth_getTransactionReceipt`
@@ -162,8 +163,23 @@ pub(super) fn block_receipts(rpc: &Rpc, mut args: Args) -> Reply {
     }))
 }
 
+/// A transaction as the pool and as the store has it.
+///
+/// The pool is asked first: a transaction leaves it only when its block is readable, so one that is known is found. The
+/// store counts: when the block is readable the pool still has the transaction for a moment.
+fn find_transaction(
+    rpc: &Rpc,
+    hash: &B256,
+) -> Result<(Option<Arc<Pooled>>, Option<Located>), RpcError> {
+    let pooled = rpc.node.pool().get(hash);
+    Ok((pooled, locate(&rpc.view()?, hash)?))
+}
+
+/// A block and a place in it.
+type Located = (Arc<StoredBlock>, usize);
+
 /// The block of a transaction and its place there.
-fn locate(view: &View<'_>, hash: &B256) -> Result<Option<(Arc<StoredBlock>, usize)>, RpcError> {
+fn locate(view: &View<'_>, hash: &B256) -> Result<Option<Located>, RpcError> {
     let Some(location) = zvm_storage::transaction_location(view.snapshot(), hash)? else {
         return Ok(None);
     };

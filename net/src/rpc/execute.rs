@@ -18,9 +18,11 @@ fn prepare<'a>(
         state: args.optional::<StateOverride>(2)?,
         block: args.optional::<BlockOverrides>(3)?.map(Box::new),
     };
-    rpc.view()?.require_head(block)?;
+    let view = rpc.view()?;
+    view.require_head(block)?;
     Ok((
-        Simulator::at_head(rpc.chain(), rpc.limits.gas_cap)?,
+        // On what was just checked: another block may have become the head since.
+        Simulator::on(rpc.chain(), view.snapshot, rpc.limits.gas_cap)?,
         request,
         overrides,
     ))
