@@ -19,7 +19,12 @@ impl ConfigCommand {
     pub fn run(self) -> eyre::Result<ExitCode> {
         let Self::Check(args) = self;
         let settings = args.settings()?;
-        std::io::stdout().write_all(toml::to_string(&settings)?.as_bytes())?;
+        let mut stated = toml::Table::try_from(&settings)?;
+        if settings.has_genesis() {
+            // The genesis file states it, and what is printed must be a file that `--config` takes.
+            stated.remove("chain-id");
+        }
+        std::io::stdout().write_all(toml::to_string(&stated)?.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     }
 }

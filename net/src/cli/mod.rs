@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 /// Ethereum-compatible virtual machine and node.
@@ -43,7 +44,16 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn run() -> eyre::Result<ExitCode> {
-    match Cli::parse_from(arguments(std::env::args_os())).command {
+    let arguments = arguments(std::env::args_os());
+    let cli = Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        let variable = variable_of(&error, &arguments);
+        drop(error.print());
+        if let Some(name) = variable {
+            eprintln!("\nThe value is that of the environment variable {name}.");
+        }
+        std::process::exit(error.exit_code())
+    });
+    match cli.command {
         Command::Server(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Replay(args) => args.run(),
@@ -52,6 +62,23 @@ pub fn run() -> eyre::Result<ExitCode> {
         Command::Db(command) => command.run(),
         Command::Config(command) => command.run(),
     }
+}
+
+/// The environment variable a refused value comes from: what `clap` says names the flag only.
+fn variable_of(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split([' ', '=', '[']).next()?;
+    let given = arguments.iter().any(|given| {
+        given
+            .to_str()
+            .and_then(|given| given.strip_prefix(flag))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
+    let name = flag.strip_prefix("--")?.replace('-', "_").to_uppercase();
+    let name = format!("ZVM_{name}");
+    (!given && std::env::var_os(&name).is_some()).then_some(name)
 }
 
 /// The name `zvm-server` is an alias of `zvm server`.

@@ -120,15 +120,35 @@ impl RunArgs {
 }
 
 /// The code in a file: hex digits, with or without `0x` and white space, or the bytes as they are.
+///
+/// A file that looks like text is hex and nothing else: a mistyped digit must not make another program of it.
 fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
-    let digits: Vec<u8> = file
-        .iter()
-        .copied()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .collect();
-    let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+    let trimmed = file.trim_ascii();
+    if trimmed.is_empty() {
+        bail!("{} is empty: no code", path.display());
+    }
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let prefixed = trimmed.strip_prefix(b"0x");
+    if prefixed.is_none() && !trimmed.iter().all(is_text) {
         return Ok(file);
+    }
+    let text = prefixed.unwrap_or(trimmed);
+    let start = file.len() - file.trim_ascii_start().len() + (trimmed.len() - text.len());
+    let mut digits = Vec::with_capacity(text.len());
+    for (at, byte) in text.iter().enumerate() {
+        if byte.is_ascii_hexdigit() {
+            digits.push(*byte);
+        } else if !byte.is_ascii_whitespace() {
+            bail!(
+                "{}: {:?} at byte {} is no hex digit",
+                path.display(),
+                char::from(*byte),
+                start + at
+            );
+        }
+    }
+    if digits.is_empty() {
+        bail!("{} has no code after 0x", path.display());
     }
     hex::decode(digits).wrap_err_with(|| path.display().to_string())
 }
@@ -221,6 +241,24 @@ mod tests {
         let read = |text: &[u8]| code_of(Path::new("x"), text.to_vec());
         assert_eq!(read(b"0x60 01\n").unwrap(), [0x60, 0x01]);
         assert_eq!(read(&[0x60, 0x01]).unwrap(), [0x60, 0x01]);
-        assert!(read(b"0x600").is_err());
+        // 0xff is no character, so this is no text.
+        assert_eq!(read(b"60\xff").unwrap(), b"60\xff");
+    }
+
+    #[test]
+    fn text_that_is_not_hex_is_refused_with_its_place() {
+        for (text, reason) in [
+            (b"0x60zz".as_slice(), "x: 'z' at byte 4 is no hex digit"),
+            (b"\n 60 0q", "x: 'q' at byte 6 is no hex digit"),
+            (b"0x60\xff", "x: 'ÿ' at byte 4 is no hex digit"),
+            (b"PUSH1 1", "x: 'P' at byte 0 is no hex digit"),
+            (b"", "x is empty: no code"),
+            (b" \n", "x is empty: no code"),
+            (b"0x\n", "x has no code after 0x"),
+            (b"0x600", "x"),
+        ] {
+            let error = code_of(Path::new("x"), text.to_vec()).unwrap_err();
+            assert_eq!(error.to_string(), reason);
+        }
     }
 }

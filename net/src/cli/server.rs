@@ -4,20 +4,23 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use alloy_primitives::KECCAK256_EMPTY;
 use clap::Args;
-use eyre::{WrapErr as _, eyre};
+use eyre::{WrapErr as _, bail, eyre};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zvm_engine::chain::Chain;
 use zvm_engine::genesis::Genesis;
 use zvm_engine::node::{Node, NodeSettings};
 use zvm_engine::pool::PoolLimits;
+use zvm_engine::requests::REQUEST_CONTRACTS;
 use zvm_net::accounts::{self, Accounts};
 use zvm_net::rpc::{Rpc, RpcLimits};
 use zvm_net::server::Serving;
 use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Options, Settings};
+use zvm_runtimes::evm::Fork;
 use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Store};
 
 /// The node. Each flag can also be an environment variable or an entry of the file, in this order.
@@ -71,6 +74,7 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
             transactions: settings.pool_max_transactions,
             bytes: settings.pool_max_bytes,
             per_sender: settings.pool_max_per_sender,
+            held_lifetime: Duration::from_secs(settings.pool_held_seconds),
             ..PoolLimits::default()
         },
         ..NodeSettings::default()
@@ -155,10 +159,39 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
         DatabaseType::Lmdb => Arc::new(LmdbStore::open(LmdbOptions::new(&settings.database_path))?),
         DatabaseType::Memory => Arc::new(MemoryStore::new()),
     };
-    Chain::open(store, &genesis).wrap_err_with(|| match settings.database_type {
+    let chain = Chain::open(store, &genesis).wrap_err_with(|| match settings.database_type {
         DatabaseType::Lmdb => format!("the chain in {}", settings.database_path.display()),
         DatabaseType::Memory => "the chain in memory".to_owned(),
-    })
+    })?;
+    if settings.has_genesis() {
+        require_request_contracts(&chain)
+            .wrap_err_with(|| settings.genesis.display().to_string())?;
+    }
+    Ok(chain)
+}
+
+/// From Prague on no block is valid without the contracts of EIP-7002 and EIP-7251: a chain without them could not be
+/// continued, which is better said before transactions are taken.
+fn require_request_contracts(chain: &Chain) -> eyre::Result<()> {
+    let head = chain.head();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
+    let timestamp = now.max(head.header.timestamp.saturating_add(1));
+    if chain.fork_after(&head, timestamp) < Fork::Prague {
+        return Ok(());
+    }
+    let snapshot = chain.snapshot()?;
+    for (_, address) in REQUEST_CONTRACTS {
+        let account = zvm_storage::read_account(&*snapshot, &address)?;
+        if account.is_none_or(|account| account.code_hash == KECCAK256_EMPTY) {
+            bail!(
+                "no code at {address}: from Prague on every block needs this contract \
+                 (EIP-7002, EIP-7251), so no block could be made"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Reads a genesis file; the error names it.

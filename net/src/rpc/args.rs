@@ -1,6 +1,6 @@
 //! Arguments of requests, as strict as geth and with its messages.
 
-use alloy_primitives::{Address, B256, Bytes, U256, hex};
+use alloy_primitives::{Address, B256, Bytes, Log, U256, hex};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, Filter, TransactionRequest};
 use jsonrpsee::types::Params;
@@ -185,6 +185,10 @@ impl Arg for StorageKey {
         if digits.is_empty() {
             return Ok(Self(U256::ZERO));
         }
+        // `U256` takes underscores between digits, which no client means.
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err("invalid hex in storage key".to_owned());
+        }
         U256::from_str_radix(digits, 16)
             .map(Self)
             .map_err(|_| "invalid hex in storage key".to_owned())
@@ -224,7 +228,23 @@ impl Arg for TransactionRequest {
     }
 }
 
-impl Arg for Filter {
+/// Which logs are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    /// Blocks, addresses and topics.
+    pub filter: Filter,
+    /// Topics a log must have at least: positions that may hold anything count too.
+    least_topics: usize,
+}
+
+impl LogFilter {
+    /// Whether a log is let through, its block aside.
+    pub fn matches(&self, log: &Log) -> bool {
+        log.topics().len() >= self.least_topics && self.filter.matches(log)
+    }
+}
+
+impl Arg for LogFilter {
     fn from_json(value: Value) -> Result<Self, String> {
         let has = |name: &str| value.get(name).is_some_and(|value| !value.is_null());
         if has("blockHash") && (has("fromBlock") || has("toBlock")) {
@@ -238,7 +258,11 @@ impl Arg for Filter {
                 BlockTag::from_json(bound.clone()).map_err(|reason| format!("{name}: {reason}"))?;
             }
         }
-        serde_arg(value)
+        let topics = value.get("topics").and_then(Value::as_array);
+        Ok(Self {
+            least_topics: topics.map_or(0, Vec::len),
+            filter: serde_arg(value)?,
+        })
     }
 }
 
@@ -341,7 +365,33 @@ mod tests {
             StorageKey::from_json(json!("0x0f")),
             Ok(StorageKey(U256::from(15)))
         );
-        assert!(StorageKey::from_json(json!(format!("0x{}", "0".repeat(65)))).is_err());
+        for wrong in [
+            format!("0x{}", "0".repeat(65)),
+            "0x_1".to_owned(),
+            "0x+1".to_owned(),
+        ] {
+            assert!(StorageKey::from_json(json!(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_topic_that_may_be_anything_must_still_be_there() {
+        let matches = |topics: Value, found: usize| {
+            let log = Log::new_unchecked(
+                Address::ZERO,
+                vec![B256::repeat_byte(1); found],
+                Bytes::new(),
+            );
+            LogFilter::from_json(json!({ "topics": topics }))
+                .unwrap()
+                .matches(&log)
+        };
+        assert!(matches(json!([]), 0));
+        assert!(matches(json!(null), 0));
+        assert!(!matches(json!([null]), 0));
+        assert!(matches(json!([null]), 1));
+        assert!(!matches(json!([[], null]), 1));
+        assert!(matches(json!([[], null]), 4));
     }
 
     #[test]

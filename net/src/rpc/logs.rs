@@ -2,20 +2,20 @@
 
 use alloy_rpc_types_eth::{self as eth, Filter, FilterBlockOption};
 
-use super::args::{Args, BlockRef, BlockTag};
+use super::args::{Args, BlockRef, BlockTag, LogFilter};
 use super::recent::StoredBlock;
 use super::{Reply, Rpc, RpcError, View, reply, shape};
 
 /// `eth_getLogs`
 pub(super) fn logs(rpc: &Rpc, mut args: Args) -> Reply {
-    let filter = args.required::<Filter>(0)?;
+    let filter = args.required::<LogFilter>(0)?;
     let view = rpc.view()?;
-    let (from, to) = range(&view, &filter)?;
+    let (from, to) = range(&view, &filter.filter)?;
     let mut found = Vec::new();
     for number in from..=to {
         let header = zvm_storage::header(view.snapshot(), number)?
             .ok_or_else(|| RpcError::Internal(format!("block {number} is missing")))?;
-        if !filter.matches_bloom(header.logs_bloom) {
+        if !filter.filter.matches_bloom(header.logs_bloom) {
             continue;
         }
         if let Some(block) = view.block(number)? {
@@ -82,7 +82,7 @@ fn range(view: &View<'_>, filter: &Filter) -> Result<(u64, u64), RpcError> {
 }
 
 /// Appends the logs of a block that the filter lets through.
-pub(super) fn append_matching(block: &StoredBlock, filter: &Filter, found: &mut Vec<eth::Log>) {
+pub(super) fn append_matching(block: &StoredBlock, filter: &LogFilter, found: &mut Vec<eth::Log>) {
     let mut log_index = 0;
     for (index, (receipt, tx)) in block
         .receipts

@@ -69,6 +69,7 @@ fn sign_message(rpc: &Rpc, from: Address, message: Bytes) -> Reply {
 
 /// Fills what a request leaves open and signs it with the key of its sender.
 fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcError> {
+    let invalid = |reason: &str| RpcError::InvalidParams(reason.to_owned());
     let missing = |name: &str| RpcError::InvalidParams(format!("{name} not specified"));
     let from = request.from.ok_or_else(|| missing("from"))?;
     if !rpc.accounts.addresses().contains(&from) {
@@ -80,8 +81,8 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
         ));
     }
     if request.gas_price.is_some() && request.has_eip1559_fields() {
-        return Err(RpcError::InvalidParams(
-            "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified".to_owned(),
+        return Err(invalid(
+            "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified",
         ));
     }
     let nonce = match request.nonce {
@@ -109,12 +110,27 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
     let access_list = request.access_list.take();
     let authorization_list = request.authorization_list.take().unwrap_or_default();
 
+    // Types 0 and 1 have a price only (EIP-2930); before London all have (EIP-1559).
+    let priced = next.fork < Fork::London || matches!(request.transaction_type, Some(0 | 1));
+    if priced && request.has_eip1559_fields() {
+        return Err(invalid(
+            "maxFeePerGas and maxPriorityFeePerGas need a transaction of type 2 and the London fork",
+        ));
+    }
     let legacy_price = match request.gas_price {
-        Some(price) => Some(price),
-        None if next.fork < Fork::London => Some(SUGGESTED_PRIORITY_FEE),
-        None => None,
+        None if priced => Some(SUGGESTED_PRIORITY_FEE.saturating_add(next.base_fee.into())),
+        price => price,
     };
+    if legacy_price.is_some() && !authorization_list.is_empty() {
+        return Err(invalid(
+            "authorizationList needs maxFeePerGas and maxPriorityFeePerGas, not a gas price",
+        ));
+    }
     let tx: EthereumTypedTransaction<TxEip4844> = if let Some(gas_price) = legacy_price {
+        let access_list = match request.transaction_type {
+            Some(1) => Some(access_list.unwrap_or_default()),
+            _ => access_list,
+        };
         match access_list {
             Some(access_list) => TxEip2930 {
                 chain_id,
@@ -188,6 +204,14 @@ fn sign_request(rpc: &Rpc, mut request: TransactionRequest) -> Result<Tx, RpcErr
             .into()
         }
     };
+    let built = tx.tx_type() as u8;
+    if let Some(stated) = request.transaction_type
+        && stated != built
+    {
+        return Err(RpcError::InvalidParams(format!(
+            "type is {stated:#x}, but the other fields make a transaction of type {built:#x}"
+        )));
+    }
     Ok(rpc.accounts.sign_transaction(from, tx)?)
 }
 

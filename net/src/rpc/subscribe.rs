@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use alloy_rpc_types_eth::Filter;
 use jsonrpsee::core::{RegisterMethodError, SubscriptionResult};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionSink};
@@ -13,7 +12,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::args::{Arg as _, Args};
+use super::args::{Arg as _, Args, LogFilter};
 use super::{Rpc, RpcError, blocking, logs, shape};
 
 pub(super) fn register(module: &mut RpcModule<Rpc>) -> Result<(), RegisterMethodError> {
@@ -28,7 +27,7 @@ pub(super) fn register(module: &mut RpcModule<Rpc>) -> Result<(), RegisterMethod
 
 enum Topic {
     Heads,
-    Logs(Arc<Filter>),
+    Logs(Arc<LogFilter>),
     Pending { whole: bool },
     Syncing,
 }
@@ -44,7 +43,7 @@ impl Topic {
             (Some("newHeads"), _) => Ok(Self::Heads),
             (Some("syncing"), _) => Ok(Self::Syncing),
             (Some("logs"), None) => Ok(Self::Logs(Arc::default())),
-            (Some("logs"), Some(filter)) => Filter::from_json(filter)
+            (Some("logs"), Some(filter)) => LogFilter::from_json(filter)
                 .map(|filter| Self::Logs(Arc::new(filter)))
                 .map_err(invalid),
             (Some("newPendingTransactions"), detail) => {
@@ -140,7 +139,7 @@ async fn messages(
             ))?]);
         };
         let mut found = Vec::new();
-        if filter.matches_bloom(block.header.logs_bloom) {
+        if filter.filter.matches_bloom(block.header.logs_bloom) {
             logs::append_matching(&block, &filter, &mut found);
         }
         Ok(found.iter().map(to_raw_value).collect::<Result<_, _>>()?)

@@ -92,7 +92,8 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     if let Some(reason) = guard.refusal(request.headers(), request.uri().authority()) {
-        tracing::warn!(reason = reason.trim_end(), "request refused");
+        // Not louder: a page could fill the log.
+        tracing::debug!(reason = reason.trim_end(), "request refused");
         return (StatusCode::FORBIDDEN, reason).into_response();
     }
     next.run(request).await

@@ -4,4 +4,5 @@ mod clients;
 mod durability;
 mod import;
 mod process;
+mod refusals;
 mod requests;

@@ -154,7 +154,28 @@ pub fn post(address: &str, body: &str, headers: &[(&str, &str)]) -> std::io::Res
     http(address, "POST", body, headers)
 }
 
-/// One HTTP request on a connection of its own.
+/// The status of the answer to a WebSocket handshake: 101 if it is taken.
+pub fn upgrade(address: &str, headers: &[(&str, &str)]) -> std::io::Result<u16> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    line.split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+}
+
+/// One HTTP request on a connection of its own. A `Host` among the headers takes the place of the true one.
 pub fn http(
     address: &str,
     method: &str,
@@ -163,8 +184,12 @@ pub fn http(
 ) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut request = format!(
-        "{method} / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+    let mut request = format!("{method} / HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        request += &format!("Host: {address}\r\n");
+    }
+    request += &format!(
+        "Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::process::{Server, http, post, zvm};
 
-const ALICE: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
-const BOB: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+pub const ALICE: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+pub const BOB: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
 
 /// Deployed code with `set(uint256)`, which emits `Set(uint256)`, and `get()`; anything else reverts with `Error("no")`.
 const RUNTIME: &str = "5f3560e01c80636d4ce63c146039576360fe47b1146042576308c379a060e01b5f5260206004526002602452616e6f\
@@ -13,7 +13,7 @@ const RUNTIME: &str = "5f3560e01c80636d4ce63c146039576360fe47b1146042576308c379a
     06e798425b60205fa100";
 const SET_TOPIC: &str = "0xdf7a95aebff315db1b7716215d602ab537373cdb769232aae6055c06e798425b";
 
-fn development(flags: &[&str]) -> (tempfile::TempDir, Server) {
+pub fn development(flags: &[&str]) -> (tempfile::TempDir, Server) {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(&folder.path().join("data"), flags);
     (folder, server)
