@@ -230,6 +230,9 @@ settings! {
     pool_max_bytes / "ZVM_POOL_MAX_BYTES": usize = 256 << 20;
     /// Transactions of one sender that may wait for a block [default: 16384].
     pool_max_per_sender / "ZVM_POOL_MAX_PER_SENDER": usize = 16_384;
+    /// Seconds a transaction behind a nonce gap may wait while its sender sends nothing [default: 10800].
+    #[flag(value_name = "SECONDS")]
+    pool_held_seconds / "ZVM_POOL_HELD_SECONDS": u64 = 3 * 60 * 60;
     /// Most gas eth_call and eth_estimateGas may use [default: 50000000].
     #[flag(value_name = "GAS")]
     rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;

@@ -2,11 +2,14 @@ use super::*;
 
 use std::sync::Arc;
 
+use alloy_consensus::transaction::Recovered;
 use alloy_primitives::{Address, B256, address, bytes};
 use alloy_rpc_types_eth::state::{AccountOverride, StateOverride};
 use zvm_storage::MemoryStore;
 
+use crate::builder::{BlockTemplate, Skipped, TransactionSource};
 use crate::genesis::Genesis;
+use crate::transaction::Tx;
 
 const RICH: Address = address!("00000000000000000000000000000000000000aa");
 const CODE: Address = address!("00000000000000000000000000000000000000cc");
@@ -235,4 +238,30 @@ fn contradictions_are_refused() {
         ..to(CODE)
     };
     assert!(matches!(call(tip), SimulateError::Request(_)));
+}
+
+/// Offers nothing.
+struct Nothing;
+
+impl TransactionSource for Nothing {
+    fn next(&mut self, _: u64) -> Option<Recovered<Tx>> {
+        None
+    }
+
+    fn skipped(&mut self, _: Recovered<Tx>, _: Skipped) {}
+}
+
+#[test]
+fn a_simulator_on_a_snapshot_stays_on_its_block_when_another_becomes_the_head() {
+    let chain = chain();
+    let snapshot = chain.snapshot().unwrap();
+    chain
+        .build(&BlockTemplate::default(), &mut Nothing)
+        .unwrap();
+    assert_eq!(chain.head().header.number, 1);
+    let simulator = Simulator::on(&chain, snapshot, DEFAULT_GAS_CAP).unwrap();
+    assert_eq!(simulator.header().number, 0);
+    // NUMBER
+    let answer = simulator.call(&to(CODE), &with_code(returning(&[0x43])));
+    assert_eq!(answer.unwrap(), word(0));
 }
