@@ -253,8 +253,8 @@ settings! {
 /// Chain id of the development chain.
 pub const DEFAULT_CHAIN_ID: u64 = 31_337;
 
-/// A year: the clock cannot add much longer times.
-const MAX_BLOCK_TIME: u64 = 365 * 24 * 60 * 60;
+/// A year in seconds: the clock cannot add much longer times.
+const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: usize = 4_096;
@@ -333,7 +333,8 @@ impl Settings {
                 reason: format!("{value} is outside {least}..={most}"),
             })
         }
-        within("block-time", self.block_time, 0, MAX_BLOCK_TIME)?;
+        within("block-time", self.block_time, 0, MAX_SECONDS)?;
+        within("pool-held-seconds", self.pool_held_seconds, 0, MAX_SECONDS)?;
         within("threads", self.threads, 0, MAX_THREADS)?;
         let concurrent = self.rpc_max_concurrent;
         within("rpc-max-concurrent", concurrent, 0, MAX_CONCURRENT)?;

@@ -146,3 +146,54 @@ async fn messages(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::{self, Accounts};
+    use crate::rpc::RpcLimits;
+    use serde_json::{Value, json};
+    use zvm_engine::chain::Chain;
+    use zvm_engine::genesis::Genesis;
+    use zvm_engine::node::{Node, NodeSettings};
+    use zvm_storage::MemoryStore;
+
+    #[test]
+    fn every_pending_transaction_is_sent_whole_though_blocks_take_them_at_once() {
+        const COUNT: usize = 100;
+        let accounts = Accounts::development().unwrap();
+        let addresses = accounts.addresses();
+        let genesis = Genesis::development(31_337, 60_000_000, &addresses, accounts::BALANCE);
+        let chain = Chain::open(Arc::new(MemoryStore::new()), &genesis).unwrap();
+        let node = Node::start(Arc::new(chain), NodeSettings::default()).unwrap();
+        let limits = RpcLimits {
+            gas_cap: 1_000_000,
+            logs: 1,
+            concurrent: 1,
+        };
+        let module = Rpc::new(Arc::clone(&node), accounts, limits)
+            .into_module()
+            .unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut subscription = module
+                .subscribe_unbounded("eth_subscribe", ("newPendingTransactions", true))
+                .await
+                .unwrap();
+            let mut sent = Vec::new();
+            for _ in 0..COUNT {
+                let request = json!({ "from": addresses[0], "to": addresses[1], "gas": "0x5208" });
+                let hash: String = module.call("eth_sendTransaction", [request]).await.unwrap();
+                sent.push(hash);
+            }
+            for hash in sent {
+                let (tx, _) = subscription.next::<Value>().await.unwrap().unwrap();
+                assert_eq!(
+                    (&tx["hash"], &tx["nonce"].is_string()),
+                    (&json!(hash), &true)
+                );
+            }
+        });
+        node.stop();
+    }
+}
