@@ -77,11 +77,11 @@ pub fn compare_blocks(
         let (mut ours, mut plain) = (Samples::default(), Samples::default());
         for repetition in 0..repetitions {
             if repetition % 2 == 0 {
-                ours.take(|| block.execute()).map_err(named)?;
+                ours.take(|| block.execute(None)).map_err(named)?;
                 plain.take(|| block.execute_plain(&envs)).map_err(named)?;
             } else {
                 plain.take(|| block.execute_plain(&envs)).map_err(named)?;
-                ours.take(|| block.execute()).map_err(named)?;
+                ours.take(|| block.execute(None)).map_err(named)?;
             }
         }
         wall += median(ours.wall);
