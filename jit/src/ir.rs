@@ -287,6 +287,7 @@ impl<'a> Builder<'a> {
     }
 
     fn end(&mut self, block: &BasicBlock) -> Terminator {
+        self.close_section();
         match block.end {
             End::Stop => Terminator::End,
             End::Leave(pc) => Terminator::Leave(self.resume(pc, 0)),
@@ -315,9 +316,6 @@ impl<'a> Builder<'a> {
             *gas = total;
         }
         self.section = Some((at, total));
-        // Whoever may leave within the section gives back what was taken for this and the later instructions: known
-        // when the section ends. Until then the resume holds what was taken before.
-        let _ = before;
     }
 
     /// Ends the open section: what follows has dynamic gas or reads gas.
