@@ -47,7 +47,7 @@ fn mainnet_block(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(block.header.gas_used));
         let envs = block.tx_envs();
         group.bench_function("zvm", |bencher| {
-            bencher.iter(|| black_box(block.execute().expect("executes")))
+            bencher.iter(|| black_box(block.execute(None).expect("executes")))
         });
         group.bench_function("plain revm", |bencher| {
             bencher.iter(|| {

@@ -70,18 +70,18 @@ pub fn compare_blocks(
     for block in blocks {
         let named = |reason: String| format!("block {}: {reason}", block.header.number);
         equal &= block
-            .execute()
+            .execute(None)
             .and_then(|outcome| block.compare(&outcome))
             .is_ok();
         let envs = block.tx_envs();
         let (mut ours, mut plain) = (Samples::default(), Samples::default());
         for repetition in 0..repetitions {
             if repetition % 2 == 0 {
-                ours.take(|| block.execute()).map_err(named)?;
+                ours.take(|| block.execute(None)).map_err(named)?;
                 plain.take(|| block.execute_plain(&envs)).map_err(named)?;
             } else {
                 plain.take(|| block.execute_plain(&envs)).map_err(named)?;
-                ours.take(|| block.execute()).map_err(named)?;
+                ours.take(|| block.execute(None)).map_err(named)?;
             }
         }
         wall += median(ours.wall);

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use alloy_primitives::{Address, Bytes, TxKind, U256};
 use serde::Deserialize;
 use zvm_engine::fixtures::replay::{PlainOutcome, PreState, execute_plain};
-use zvm_runtimes::evm::{Fork, Machine, MachineError, cfg_env};
+use zvm_runtimes::evm::{Fork, FrameRunner, Machine, MachineError, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
+use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, CfgEnv, TxEnv};
 
 /// A corpus file cannot be used.
@@ -192,6 +194,25 @@ impl Workload {
             return Ok(0);
         };
         Ok(self.machine().execute(first.clone())?.tx_gas_used())
+    }
+
+    /// Executes all transactions by this engine with frames run by `runner`. Returns the gas used and the last result.
+    ///
+    /// # Errors
+    /// A transaction is refused.
+    pub fn execute_tiered(
+        &self,
+        runner: Arc<dyn FrameRunner>,
+    ) -> Result<(u64, Option<ExecutionResult>), MachineError> {
+        let mut machine = self.machine();
+        machine.set_runner(runner);
+        let (mut gas, mut last) = (0, None);
+        for tx in &self.transactions {
+            let result = machine.execute(tx.clone())?;
+            gas += result.tx_gas_used();
+            last = Some(result);
+        }
+        Ok((gas, last))
     }
 
     /// Executes all transactions by this engine. Returns the gas used.

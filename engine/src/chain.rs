@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256, Bloom, U256};
 use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
-use zvm_runtimes::evm::{BlockState, Fork, ReadError};
+use zvm_runtimes::evm::{BlockState, Fork, FrameRunner, ReadError};
 use zvm_storage::{Batch, BlockRecord, Layered, Snapshot, Store, StoreError, StoredReceipt};
 
 use crate::builder::{BlockTemplate, Skipped, TransactionSource};
@@ -107,6 +107,8 @@ pub struct Chain {
     codes: CodeCache,
     head: RwLock<Head>,
     writer: Mutex<()>,
+    /// Runs frames in place of the interpreter's loop.
+    runner: Option<Arc<dyn FrameRunner>>,
 }
 
 impl core::fmt::Debug for Chain {
@@ -155,7 +157,15 @@ impl Chain {
             codes: CodeCache::default(),
             head: RwLock::new(head),
             writer: Mutex::new(()),
+            runner: None,
         })
+    }
+
+    /// Runs the frames of imported and built blocks by `runner`.
+    #[must_use]
+    pub fn with_runner(mut self, runner: Option<Arc<dyn FrameRunner>>) -> Self {
+        self.runner = runner;
+        self
     }
 
     /// The rules.
@@ -232,6 +242,9 @@ impl Chain {
         let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
         let mut roots = SnapshotRoots::new(&*snapshot);
         let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
+        if let Some(runner) = &self.runner {
+            executor.set_runner(Arc::clone(runner));
+        }
         for (tx, sender) in body.transactions.iter().zip(&senders) {
             executor.transact(tx, *sender)?;
         }
@@ -279,6 +292,9 @@ impl Chain {
         let preliminary = header.clone();
         let mut executor =
             BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
+        if let Some(runner) = &self.runner {
+            executor.set_runner(Arc::clone(runner));
+        }
         let mut transactions = Vec::new();
         let mut senders = Vec::new();
         while let Some(recovered) = source.next(executor.gas_available()) {

@@ -3,12 +3,16 @@
 //! Import and building take the same steps: [`BlockExecutor::new`] does what comes before the first transaction,
 //! [`BlockExecutor::transact`] each transaction, [`BlockExecutor::finish`] what comes after the last.
 
+use std::sync::Arc;
+
 use alloy_consensus::{Header, Transaction as _, Typed2718 as _};
 use alloy_eips::eip4844::DATA_GAS_PER_BLOB;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_eips::eip7685::Requests;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log, U256};
-use zvm_runtimes::evm::{BlockState, Fork, Machine, MachineError, ReadError, StateReader, cfg_env};
+use zvm_runtimes::evm::{
+    BlockState, Fork, FrameRunner, Machine, MachineError, ReadError, StateReader, cfg_env,
+};
 use zvm_runtimes::revm::context::result::{ExecutionResult, InvalidTransaction, Output};
 use zvm_storage::StoredReceipt;
 
@@ -183,6 +187,11 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
             blob_gas_used: 0,
             deposits: Vec::new(),
         }
+    }
+
+    /// Runs frames by `runner` from now on.
+    pub fn set_runner(&mut self, runner: Arc<dyn FrameRunner>) {
+        self.machine.set_runner(runner);
     }
 
     /// Ends the block without what comes after its last transaction.

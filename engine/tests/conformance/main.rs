@@ -61,7 +61,9 @@ macro_rules! block_sets {
         #[test]
         fn $test() {
             Set { archive: $archive, executed: $executed }
-                .check(|path| runner::run(&[path], &["json"], workers(), &blocktest::run_file));
+                .check(|path| runner::run(&[path], &["json"], workers(), &|entry, report| {
+                    blocktest::run_file(entry, None, report);
+                }));
         }
     )*};
 }
@@ -91,7 +93,7 @@ fn a_sample_of_the_heavy_blocks_of_eest_passes() {
     set.check(|path| {
         runner::run(&[path], &["json"], workers(), &|entry, report| {
             if all || in_sample(&entry.path) {
-                blocktest::run_file(entry, report);
+                blocktest::run_file(entry, None, report);
             } else {
                 let cases = serde_json::from_slice::<HashMap<&str, IgnoredAny>>(&entry.bytes);
                 report.skip("outside of the sample", cases.unwrap().len() as u64);

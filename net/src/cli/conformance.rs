@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use zvm_engine::fixtures::blocktest;
 use zvm_engine::fixtures::report::Report;
@@ -15,6 +16,8 @@ use zvm_engine::fixtures::runner::{self, Workers};
 use zvm_engine::fixtures::source::SourceError;
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
 use zvm_runtimes::trace::TraceOptions;
+
+use super::tier::Tier;
 
 /// What both commands take.
 #[derive(Debug, Args)]
@@ -28,6 +31,9 @@ struct Common {
     /// Threads that execute tests [default: all]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// How code is executed.
+    #[arg(long, value_enum, default_value_t)]
+    tier: Tier,
 }
 
 /// Arguments of `zvm statetest`.
@@ -59,7 +65,11 @@ impl StateTestArgs {
     /// # Errors
     /// A path that cannot be read or holds no test files, or output that cannot be written.
     pub fn run(self) -> eyre::Result<ExitCode> {
-        let options = StateTestOptions { slow: self.slow };
+        let runner = self.common.tier.runner()?;
+        let options = StateTestOptions {
+            slow: self.slow,
+            runner: runner.frames(),
+        };
         if self.trace {
             let trace = TraceOptions {
                 memory: self.memory,
@@ -71,8 +81,11 @@ impl StateTestArgs {
             drop(out);
             return self.common.finish(&report);
         }
-        self.common
-            .run(|paths, workers| statetest::run(paths, options, workers))
+        let status = self
+            .common
+            .run(|paths, workers| statetest::run(paths, options, workers));
+        runner.report();
+        status
     }
 }
 
@@ -82,8 +95,15 @@ impl BlockTestArgs {
     /// # Errors
     /// As [`StateTestArgs::run`].
     pub fn run(self) -> eyre::Result<ExitCode> {
-        self.common
-            .run(|paths, workers| runner::run(paths, &["json"], workers, &blocktest::run_file))
+        let tier = self.common.tier.runner()?;
+        let frames = tier.frames();
+        let status = self.common.run(|paths, workers| {
+            runner::run(paths, &["json"], workers, &|entry, report| {
+                blocktest::run_file(entry, frames.as_ref(), report);
+            })
+        });
+        tier.report();
+        status
     }
 }
 

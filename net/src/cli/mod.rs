@@ -6,6 +6,7 @@ mod db;
 mod replay;
 mod run;
 mod server;
+mod tier;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::tier::Tier;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use zvm_engine::fixtures::replay::{self, ReplayReport};
@@ -21,6 +22,9 @@ pub struct ReplayArgs {
     /// How often each block is executed for the clock, alternating with plain revm; medians count.
     #[arg(long, default_value = "5")]
     repeat: NonZeroUsize,
+    /// How code is executed.
+    #[arg(long, value_enum, default_value_t)]
+    tier: Tier,
 }
 
 impl ReplayArgs {
@@ -30,6 +34,8 @@ impl ReplayArgs {
     /// A file that cannot be read or is no recorded block.
     pub fn run(self) -> eyre::Result<ExitCode> {
         let blocks = replay::load(&self.paths)?;
+        let tier = self.tier.runner()?;
+        let frames = tier.frames();
         let bar = if self.json {
             ProgressBar::hidden()
         } else {
@@ -37,11 +43,12 @@ impl ReplayArgs {
                 "{bar:40} {pos}/{len} block {msg}",
             )?)
         };
-        let report = replay::run(&blocks, self.repeat.get(), &mut |block| {
+        let report = replay::run(&blocks, self.repeat.get(), frames.as_ref(), &mut |block| {
             bar.set_message(block.header.number.to_string());
             bar.inc(1);
         });
         bar.finish_and_clear();
+        tier.report();
         let mut out = stdout().lock();
         if self.json {
             serde_json::to_writer(&mut out, &report)?;

@@ -1,13 +1,20 @@
 //! The machine that runs the transactions of one block.
 
+use std::sync::Arc;
+
 use alloy_primitives::{Address, Bytes, TxKind, U256, address};
 use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
 use revm::context::{BlockEnv, CfgEnv, ContextSetters, Evm, FrameStack, TxEnv};
 use revm::context_interface::JournalTr;
+use revm::handler::evm::{ContextDbError, FrameInitResult};
 use revm::handler::instructions::EthInstructions;
-use revm::handler::{EthFrame, EthPrecompiles, Handler, MainnetHandler};
+use revm::handler::{
+    EthFrame, EthPrecompiles, EvmTr, FrameInitOrResult, FrameResult, Handler, MainnetHandler,
+};
 use revm::inspector::{Inspector, InspectorHandler};
 use revm::interpreter::interpreter::EthInterpreter;
+use revm::interpreter::interpreter_action::FrameInit;
+use revm::interpreter::{Interpreter, InterpreterAction};
 
 use super::fork::{BlobParams, Fork};
 use super::journal::BlockJournal;
@@ -21,10 +28,84 @@ pub const SYSTEM_CALL_GAS: u64 = 30_000_000;
 /// What frames execute against: the block, the transaction, the configuration and the journal.
 pub type Context<'a> = revm::Context<BlockEnv, TxEnv, CfgEnv, BlockState<'a>, BlockJournal<'a>, ()>;
 
-type Instructions<'a> = EthInstructions<EthInterpreter, Context<'a>>;
+/// The interpreter's instructions and their static gas under the block's fork.
+pub type Instructions<'a> = EthInstructions<EthInterpreter, Context<'a>>;
 type MachineEvm<'a, I> =
     Evm<Context<'a>, I, Instructions<'a>, EthPrecompiles, EthFrame<EthInterpreter>>;
 type EvmError = EVMError<ReadError, InvalidTransaction>;
+
+/// Runs the frames of a machine in place of the interpreter's loop, with the same results.
+pub trait FrameRunner: Send + Sync + core::fmt::Debug {
+    /// Runs a frame from where it stands until it ends or waits for a call, and returns the interpreter's action.
+    fn run<'a>(
+        &self,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) -> InterpreterAction;
+}
+
+/// revm's machine with frames run by a [`FrameRunner`].
+struct Tiered<'m, 'a> {
+    evm: &'m mut MachineEvm<'a, ()>,
+    runner: &'m dyn FrameRunner,
+}
+
+impl<'a> EvmTr for Tiered<'_, 'a> {
+    type Context = Context<'a>;
+    type Instructions = Instructions<'a>;
+    type Precompiles = EthPrecompiles;
+    type Frame = EthFrame<EthInterpreter>;
+
+    fn all(
+        &self,
+    ) -> (
+        &Context<'a>,
+        &Instructions<'a>,
+        &EthPrecompiles,
+        &FrameStack<Self::Frame>,
+    ) {
+        self.evm.all()
+    }
+
+    fn all_mut(
+        &mut self,
+    ) -> (
+        &mut Context<'a>,
+        &mut Instructions<'a>,
+        &mut EthPrecompiles,
+        &mut FrameStack<Self::Frame>,
+    ) {
+        self.evm.all_mut()
+    }
+
+    fn frame_init(
+        &mut self,
+        frame_input: FrameInit,
+    ) -> Result<FrameInitResult<'_, Self::Frame>, ContextDbError<Context<'a>>> {
+        self.evm.frame_init(frame_input)
+    }
+
+    fn frame_run(&mut self) -> Result<FrameInitOrResult<Self::Frame>, ContextDbError<Context<'a>>> {
+        let frame = self.evm.frame_stack.get();
+        let context = &mut self.evm.ctx;
+        let action = self
+            .runner
+            .run(&mut frame.interpreter, context, &self.evm.instruction);
+        frame.process_next_action(context, action).inspect(|next| {
+            if next.is_result() {
+                frame.set_finished(true);
+            }
+        })
+    }
+
+    fn frame_return_result(
+        &mut self,
+        result: FrameResult,
+    ) -> Result<Option<FrameResult>, ContextDbError<Context<'a>>> {
+        self.evm.frame_return_result(result)
+    }
+}
 
 /// A transaction that cannot be part of the block, or a block that cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +161,7 @@ pub fn cfg_env(fork: Fork, chain_id: u64, blobs: Option<BlobParams>) -> CfgEnv {
 pub struct Machine<'a> {
     /// Always there between calls; taken out while a traced transaction runs under another inspector type.
     evm: Option<MachineEvm<'a, ()>>,
+    runner: Option<Arc<dyn FrameRunner>>,
 }
 
 impl<'a> Machine<'a> {
@@ -103,7 +185,13 @@ impl<'a> Machine<'a> {
                 precompiles: EthPrecompiles::new(spec),
                 frame_stack: FrameStack::new_prealloc(8),
             }),
+            runner: None,
         }
+    }
+
+    /// Runs frames by `runner` from now on; traced transactions stay with the interpreter.
+    pub fn set_runner(&mut self, runner: Arc<dyn FrameRunner>) {
+        self.runner = Some(runner);
     }
 
     fn evm(&mut self) -> &mut MachineEvm<'a, ()> {
@@ -140,9 +228,17 @@ impl<'a> Machine<'a> {
     }
 
     fn run(&mut self, tx: TxEnv) -> Result<ExecutionResult, EvmError> {
-        let evm = self.evm();
+        let evm = self
+            .evm
+            .as_mut()
+            .expect("the machine is whole between calls");
         evm.ctx.set_tx(tx);
-        MainnetHandler::<_, EvmError, _>::default().run(evm)
+        match self.runner.as_deref() {
+            None => MainnetHandler::<_, EvmError, _>::default().run(evm),
+            Some(runner) => {
+                MainnetHandler::<_, EvmError, _>::default().run(&mut Tiered { evm, runner })
+            }
+        }
     }
 
     /// Executes a transaction and drops its changes.

@@ -11,7 +11,10 @@ mod state;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
 pub use journal::BlockJournal;
-pub use machine::{Context, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS, cfg_env};
+pub use machine::{
+    Context, FrameRunner, Instructions, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS,
+    cfg_env,
+};
 pub use state::{
     AccountState, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
 };
