@@ -5,7 +5,7 @@ use zvm_runtimes::evm::{Context, Instructions};
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::interpreter_types::{Jumps as _, LoopControl as _};
 use zvm_runtimes::revm::interpreter::{
-    Host as _, InstructionContext, Interpreter, InterpreterAction, num_words,
+    Host as _, InstructionContext, InstructionResult, Interpreter, InterpreterAction, num_words,
 };
 
 use crate::abi::{DONE, NativeFrame};
@@ -47,12 +47,20 @@ pub fn run<'a>(
         counts.left += 1;
         let table = instructions.instruction_table();
         if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
-            if interpreter.bytecode.action().is_none() {
-                interpreter.halt(result);
-            }
-            return interpreter.take_next_action();
+            return finish(interpreter, result);
         }
     }
+}
+
+/// The action that an instruction ended the interpreter's loop with.
+pub fn finish(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    result: InstructionResult,
+) -> InterpreterAction {
+    if interpreter.bytecode.action().is_none() {
+        interpreter.halt(result);
+    }
+    interpreter.take_next_action()
 }
 
 /// Enters native code and comes back with the interpreter in the state that native code left.
