@@ -153,8 +153,9 @@ impl Cache {
         true
     }
 
-    /// Evicts the least useful until the bounds hold with some room to spare. False: `new` is among them, or what was
-    /// evicted before and is still run leaves no room.
+    /// Evicts the least useful until the bounds hold with some room to spare. Never `new`, which has just burnt what
+    /// compiling costs and cannot have run yet. False: there is no room for it alone, or what was evicted before and is
+    /// still run leaves none.
     fn make_room(&self, inner: &mut HashMap<Key, Entry>, new: &Key) -> bool {
         let used = |inner: &HashMap<Key, Entry>| -> usize {
             inner.values().map(|entry| entry.held.bytes).sum()
@@ -162,11 +163,18 @@ impl Cache {
         if self.bytes() <= self.memory && inner.len() <= self.units {
             return true;
         }
+        if inner
+            .get(new)
+            .is_some_and(|entry| entry.held.bytes > self.memory)
+        {
+            return false;
+        }
         // An eighth is freed at a time: sorting all for every unit would cost as much as compiling some.
         let memory = self.memory - self.memory / 8;
         let units = self.units - self.units / 8;
         let mut by_weight: Vec<(u64, Key)> = inner
             .iter()
+            .filter(|(key, _)| *key != new)
             .map(|(key, entry)| (entry.weight(), *key))
             .collect();
         by_weight.sort_unstable_by_key(|(weight, _)| *weight);
@@ -174,9 +182,6 @@ impl Cache {
         for (_, key) in by_weight {
             if bytes <= memory && inner.len() <= units {
                 break;
-            }
-            if key == *new {
-                return false;
             }
             if let Some(entry) = inner.remove(&key) {
                 bytes -= entry.held.bytes;
@@ -188,7 +193,7 @@ impl Cache {
             entry.worth = entry.worth.saturating_add(native) / 2;
             entry.record.native.store(0, Ordering::Relaxed);
         }
-        self.bytes() <= self.memory
+        self.bytes() <= self.memory && inner.len() <= self.units
     }
 
     fn evict(&self, entry: Entry) {
