@@ -72,7 +72,7 @@ impl Shared {
     ) -> InterpreterAction {
         let size = interpreter.bytecode.len();
         local.tick = local.tick.wrapping_add(1);
-        let start = (local.tick % SAMPLE == 0).then(Instant::now);
+        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
         let Some((slot, counters)) = local.slot(self, key, size) else {
             return interpret(interpreter, context, instructions);
         };
