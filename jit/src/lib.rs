@@ -1,11 +1,19 @@
 //! Bytecode to native code: decode → blocks → words → Cranelift → code memory.
 
 pub mod abi;
+pub mod build;
+mod arena;
 pub mod code;
+pub mod compiler;
+mod extents;
+pub mod flow;
+mod fold;
 pub mod ir;
 mod lower;
+pub mod memory;
 pub mod pure;
 pub mod run;
+mod state;
 pub mod tier;
 pub mod unit;
 mod words;
