@@ -48,16 +48,19 @@ pub fn translate(code: &Blocks, flow: &Flow, code_len: usize, options: Options) 
 }
 
 fn region(code: &Blocks, flow: &Flow, code_len: usize, options: Options, index: usize) -> Region {
-    let mut wide = HashSet::new();
+    let (mut wide, mut counters) = (HashSet::new(), HashSet::new());
     for round in 0.. {
-        let mut builder = Builder::new(code, flow, code_len, options, index, wide);
+        let mut builder = Builder::new(code, flow, code_len, options, index);
+        (builder.wide, builder.counters) = (wide, counters);
         builder.all_wide = round == ROUNDS;
         builder.translate();
-        if builder.wider.is_empty() {
+        let again = !builder.wider.is_empty() || !builder.counting.is_empty();
+        if !again || builder.all_wide && builder.wider.is_empty() {
             return builder.region;
         }
-        wide = builder.wide;
+        (wide, counters) = (builder.wide, builder.counters);
         wide.extend(builder.wider);
+        counters.extend(builder.counting);
     }
     unreachable!("nothing gets wider than wide")
 }
@@ -95,6 +98,9 @@ struct Builder<'a> {
     /// Parameters (header, slot) that are wide, as found before and in this translation.
     wide: HashSet<(usize, i32)>,
     wider: HashSet<(usize, i32)>,
+    /// Wide parameters that a turn of their loop only adds a small constant to, as found before and in this translation.
+    counters: HashSet<(usize, i32)>,
+    counting: HashSet<(usize, i32)>,
     all_wide: bool,
     // The block under construction.
     statements: Vec<Statement>,
@@ -111,7 +117,6 @@ impl<'a> Builder<'a> {
         code_len: usize,
         options: Options,
         index: usize,
-        wide: HashSet<(usize, i32)>,
     ) -> Self {
         let shape = &flow.regions[index];
         let mut read = HashSet::new();
@@ -134,8 +139,10 @@ impl<'a> Builder<'a> {
             arrivals: HashMap::new(),
             headers: HashMap::new(),
             read,
-            wide,
+            wide: HashSet::new(),
             wider: HashSet::new(),
+            counters: HashSet::new(),
+            counting: HashSet::new(),
             all_wide: false,
             statements: Vec::new(),
             state: State::default(),
@@ -227,7 +234,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A slot becomes a parameter.
+    /// A slot becomes a parameter; where it has more bits than the parameter, the way is guarded.
     fn pass(&mut self, slot: i32, bits: usize, arrivals: &[Arrival]) -> Value {
         for arrival in arrivals {
             let value = match arrival.state.get(slot) {
@@ -239,8 +246,14 @@ impl<'a> Builder<'a> {
                     value
                 }
             };
+            let guarded = self.region.bits(value) > bits;
+            let escape = guarded.then(|| arrival.state.writes(&self.region));
             if let Some(edge) = self.edge_mut(arrival) {
                 edge.args.push(value);
+                if let Some(escape) = escape {
+                    edge.guards.push(value);
+                    edge.escape = escape;
+                }
             }
         }
         self.region.push(Def::Param, bits)
@@ -315,7 +328,10 @@ impl<'a> Builder<'a> {
                 .map(|state| state.get(slot).bits(&self.region))
                 .max()
                 .unwrap_or(256);
-            let narrow = bits <= 64 && !self.all_wide && !self.wide.contains(&(block, slot));
+            let place = (block, slot);
+            let narrow = !self.all_wide
+                && !self.wide.contains(&place)
+                && (bits <= 64 || self.counters.contains(&place));
             let known = arrivals
                 .first()
                 .and_then(|first| first.state.get(slot).value())
@@ -333,7 +349,9 @@ impl<'a> Builder<'a> {
                         entry.consts.push((slot, value));
                         Kept::Known(clean)
                     }
-                    None if narrow => Kept::Param(self.pass(slot, 64, &arrivals)),
+                    None if narrow && bits <= 64 => {
+                        Kept::Param(self.pass(slot, 64, &arrivals))
+                    }
                     None => Kept::Stack,
                 }
             } else if narrow {
@@ -378,12 +396,19 @@ impl<'a> Builder<'a> {
                         Slot::Value { value, .. } => value,
                         Slot::Stack(bits) => self.fold().define(Def::Slot(slot), bits.into()),
                     };
+                    let place = (block, slot);
+                    if self.region.bits(param) > 64
+                        && !self.wide.contains(&place)
+                        && self.steps(value, param)
+                    {
+                        self.counting.insert(place);
+                    }
                     if self.region.bits(value) > self.region.bits(param) {
                         if self.counts(value) {
                             guarded = true;
                             edge.guards.push(value);
                         } else {
-                            self.wider.insert((block, slot));
+                            self.wider.insert(place);
                         }
                     }
                     edge.args.push(value);
@@ -413,6 +438,23 @@ impl<'a> Builder<'a> {
             Binary::Sub => narrow(x) && small(y),
             _ => small(x) && narrow(y) || narrow(x) && small(y),
         }
+    }
+
+    /// Whether a word is another with a small constant added or subtracted.
+    fn steps(&self, value: Value, from: Value) -> bool {
+        let Def::Binary(binary @ (Binary::Add | Binary::Sub), x, y) = self.region.definition(value)
+        else {
+            return false;
+        };
+        let small = |value: Value| {
+            self.region
+                .constant(value)
+                .is_some_and(|word| word.bit_len() <= 32)
+        };
+        let same = |value: Value| {
+            value == from || self.region.definition(value) == Def::Narrow(from)
+        };
+        same(x) && small(y) || binary == Binary::Add && same(y) && small(x)
     }
 
     fn plain(&self, target: Target, state: &State) -> Edge {

@@ -8,6 +8,8 @@
 //! Each block comes with what it does to the stack, by slots: slot 0 is the first one pushed in the block, slot -1
 //! what was on top before.
 
+use core::fmt;
+
 use alloy_primitives::U256;
 use zvm_runtimes::isa::{Flags, Isa, JumpDests, Op, OpInfo, disassemble};
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
@@ -91,6 +93,42 @@ impl Blocks {
         self.blocks
             .binary_search_by_key(&pc, |block| block.pc)
             .ok()
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (block, entered)) in self.blocks.iter().zip(&self.entered).enumerate() {
+            let entered = if *entered { " entered" } else { "" };
+            writeln!(
+                f,
+                "b{index} pc {}{entered} needs {} grows {} delta {} changes {:?} reads {:?}",
+                block.pc, block.needs, block.grows, block.delta, block.changed, block.read
+            )?;
+            for instruction in &block.instructions {
+                write!(
+                    f,
+                    "  {} {}",
+                    instruction.pc,
+                    instruction.info.mnemonic(Isa::Evm)
+                )?;
+                if instruction.info.immediate > 0 {
+                    write!(f, " {:#x}", instruction.immediate)?;
+                }
+                writeln!(f, " gas {}", instruction.gas)?;
+            }
+            match block.end {
+                End::Fall => writeln!(f, "  fall")?,
+                End::Jump(Some(target)) => writeln!(f, "  jump b{target}")?,
+                End::Jump(None) => writeln!(f, "  jump computed")?,
+                End::JumpI(Some(target)) => writeln!(f, "  branch b{target}")?,
+                End::JumpI(None) => writeln!(f, "  branch computed")?,
+                End::Stop => writeln!(f, "  stop")?,
+                End::Halt(pc) => writeln!(f, "  halt at {pc}")?,
+                End::Leave(pc) => writeln!(f, "  leave at {pc}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! reach, or one at two heights, is a root of its own. A loop header has, beside its edges within the region, an entry
 //! from outside: a frame may arrive there with all words on the stack (on-stack replacement).
 
+use core::fmt;
 use std::collections::BTreeSet;
 
 use crate::code::{Blocks, End};
@@ -38,6 +39,23 @@ pub struct Flow {
     pub loops: Vec<Option<Loop>>,
     /// Per block: how many loops it is in.
     pub depth: Vec<u16>,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for region in &self.regions {
+            writeln!(f, "region needs {} grows {}", region.needs, region.grows)?;
+            for block in &region.blocks {
+                let height = self.place[*block].map_or(0, |(_, height)| height);
+                write!(f, "  b{block} height {height} depth {}", self.depth[*block])?;
+                if let Some(shape) = &self.loops[*block] {
+                    write!(f, " loop changes {:?}", shape.changed)?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Slots farther than this from a region's root start another region: what is remembered of a block stays small.

@@ -89,10 +89,13 @@ pub fn lower(
         compute: builder.import_signature(signature_of(conv, 1, 0)),
     };
     let names = entries(code);
-    let entries: Vec<ClifBlock> = names
-        .iter()
-        .map(|_| block(&mut builder, 2, false))
-        .collect();
+    let mut made = |params: usize| -> Vec<ClifBlock> {
+        names
+            .iter()
+            .map(|_| block(&mut builder, params, false))
+            .collect()
+    };
+    let (gates, entries) = (made(0), made(2));
     let (frame, sp, gas, index) = (params[0], params[1], params[2], params[3]);
     let args = [index, index, sp, gas].map(BlockArg::from);
     builder.ins().jump(shared.dispatch, &args);
@@ -110,7 +113,7 @@ pub fn lower(
         gas,
     };
     lowering.exits();
-    lowering.dispatch(&entries, code_len);
+    lowering.dispatch(&gates, &entries, code_len);
     for region in &code.regions {
         lowering.region(region);
     }
@@ -228,7 +231,9 @@ impl<'a> Lowering<'a> {
         self.builder.ins().return_(&[done]);
     }
 
-    fn dispatch(&mut self, entries: &[ClifBlock], code_len: usize) {
+    /// Computed jumps and the way in. Stack pointer and gas go to the entries through the frame: passed as arguments
+    /// they would be moved for every entry there is before the one is chosen.
+    fn dispatch(&mut self, gates: &[ClifBlock], entries: &[ClifBlock], code_len: usize) {
         self.builder.switch_to_block(self.shared.jump);
         let params = self.builder.block_params(self.shared.jump).to_vec();
         let (target, sp, gas) = (params[0], params[1], params[2]);
@@ -256,13 +261,14 @@ impl<'a> Lowering<'a> {
         let params = self.builder.block_params(self.shared.dispatch).to_vec();
         let (index, target, sp, gas) = (params[0], params[1], params[2], params[3]);
         let outside = self.cold();
+        self.set_field(sp, offset::SP);
+        self.set_field(gas, offset::GAS);
         let short = self.builder.ins().ireduce(types::I32, index);
         let pool = &mut self.builder.func.dfg.value_lists;
-        let args = [sp, gas].map(BlockArg::from);
         // Each its own: a call's list of arguments must not be shared with another's.
-        let calls: Vec<_> = entries
+        let calls: Vec<_> = gates
             .iter()
-            .map(|entry| BlockCall::new(*entry, args, pool))
+            .map(|gate| BlockCall::new(*gate, [], pool))
             .collect();
         let table = JumpTableData::new(BlockCall::new(outside, [], pool), &calls);
         let table = self.builder.create_jump_table(table);
@@ -281,6 +287,12 @@ impl<'a> Lowering<'a> {
             self.shared.invalid_jump,
             &[],
         );
+
+        for (gate, entry) in gates.iter().zip(entries) {
+            self.builder.switch_to_block(*gate);
+            let args = [offset::SP, offset::GAS].map(|at| BlockArg::from(self.field(at)));
+            self.builder.ins().jump(*entry, &args);
+        }
     }
 
     fn region(&mut self, region: &'a Region) {

@@ -40,6 +40,10 @@ const EXECUTE: [crate::abi::Execute; HELPERS] = {
     table
 };
 
+/// Entries that left at once, after which the rest of the frame is not worth trying: a loop's words are not as the code
+/// takes them to be.
+const FRUITLESS: u32 = 8;
+
 struct Slot(UnsafeCell<NativeFrame>);
 
 thread_local! {
@@ -79,11 +83,17 @@ pub fn run<'a>(
 ) -> InterpreterAction {
     // Native code counts gas in signed numbers.
     let countable = interpreter.gas.remaining() <= i64::MAX as u64;
-    loop {
-        if countable && let Some(entry) = unit.entry_at(interpreter.bytecode.pc()) {
+    let mut fruitless = 0;
+    while countable && fruitless < FRUITLESS {
+        let pc = interpreter.bytecode.pc();
+        if let Some(entry) = unit.entry_at(pc) {
             counts.entries += 1;
+            let gas = interpreter.gas.remaining();
             if enter(unit, entry, interpreter, context, instructions) == DONE {
                 return interpreter.take_next_action();
+            }
+            if interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas {
+                fruitless += 1;
             }
         }
         // What native code left to the interpreter, or what lies between two entries.
@@ -96,6 +106,12 @@ pub fn run<'a>(
             return interpreter.take_next_action();
         }
     }
+    counts.left += 1;
+    interpreter.run_plain(
+        instructions.instruction_table(),
+        instructions.gas_table(),
+        context,
+    )
 }
 
 /// From now on the guards of stressed code on this thread fail once every so many times, beginning with the `first`.
