@@ -1,9 +1,13 @@
 //! Bytecode to native code: decode → blocks → words → Cranelift → code memory.
 
 pub mod abi;
+mod arena;
 pub mod code;
+pub mod compiler;
+mod extents;
 pub mod ir;
 mod lower;
+pub mod memory;
 pub mod pure;
 pub mod run;
 pub mod tier;

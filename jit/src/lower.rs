@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, Block as ClifBlock, BlockArg, BlockCall, Function, InstBuilder as _, JumpTableData,
-    MemFlagsData, SigRef, Signature, Value as ClifValue, types,
+    MemFlagsData, SigRef, Signature, SourceLoc, Value as ClifValue, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -215,6 +215,8 @@ impl<'a> Lowering<'a> {
     fn block(&mut self, index: usize) {
         let block = &self.code.blocks[index];
         self.builder.switch_to_block(self.blocks[index]);
+        // What a profile calls this code by.
+        self.builder.set_srcloc(SourceLoc::new(block.pc as u32));
         self.words.clear();
         self.flags.clear();
         self.top = self.builder.use_var(self.sp);

@@ -11,17 +11,23 @@ use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::{Interpreter, InterpreterAction};
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
+use crate::compiler::{Compiler, Level, Refused};
+use crate::memory::CodeMemory;
 use crate::run::{Counts, run};
-use crate::unit::{Compiler, Level, Refused, Unit};
+use crate::unit::Unit;
 
 /// What became of a code.
 type Outcome = Result<Arc<Unit>, Refused>;
+
+/// Bytes of native code at most: nothing is evicted here.
+const MEMORY: usize = 4 << 30;
 
 /// Compiles every code before its first instruction. Initcode, which runs once, stays with the interpreter.
 #[derive(Debug)]
 pub struct Eager {
     compiler: Compiler,
     level: Level,
+    memory: CodeMemory,
     units: RwLock<HashMap<(B256, SpecId), Outcome>>,
     native: AtomicU64,
     left: AtomicU64,
@@ -53,6 +59,7 @@ impl Eager {
         Self {
             compiler,
             level,
+            memory: CodeMemory::new(MEMORY),
             units: RwLock::default(),
             native: AtomicU64::new(0),
             left: AtomicU64::new(0),
@@ -70,7 +77,13 @@ impl Eager {
             return outcome.as_ref().ok().cloned();
         }
         let code = interpreter.bytecode.original_byte_slice();
-        let outcome = self.compiler.compile(code, spec, self.level).map(Arc::new);
+        let outcome = self
+            .compiler
+            .compile(code, spec, self.level)
+            .and_then(|image| {
+                Unit::load(image, &self.memory).map_err(|error| Refused::Backend(error.to_string()))
+            })
+            .map(Arc::new);
         let unit = outcome.as_ref().ok().cloned();
         if let Err(refused) = &outcome {
             tracing::debug!(%hash, %refused, "code stays with the interpreter");

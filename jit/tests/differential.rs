@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use proptest::prelude::*;
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level};
 use zvm_runtimes::evm::{Fork, FrameRunner, Machine, ReadError, StateReader, cfg_env};
 use zvm_runtimes::isa::{Isa, assemble};
 use zvm_runtimes::revm::bytecode::Bytecode;

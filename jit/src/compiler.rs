@@ -1,0 +1,194 @@
+//! From code to an image: runs the steps in order and refuses what would cost too much.
+
+use core::fmt;
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable as _};
+use cranelift_codegen::{Context, Final, MachSrcLoc};
+use cranelift_frontend::FunctionBuilderContext;
+use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+use crate::unit::{Image, NO_JUMP, SHARED};
+use crate::{code, ir, lower};
+
+/// How much is spent on a compilation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Little: no optimisation, registers in one pass.
+    Quick,
+    /// More: Cranelift's optimisation and backtracking register allocation.
+    Full,
+}
+
+/// Why a code is not compiled. Tried again it would fail again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing to compile.
+    #[error("the code is empty")]
+    Empty,
+    /// More statements than a compilation may have: time and memory are bounded by them.
+    #[error("{statements} statements are more than {limit}")]
+    TooLarge {
+        /// Of the code.
+        statements: usize,
+        /// Allowed.
+        limit: usize,
+    },
+    /// Cranelift refused; a fault of this compiler.
+    #[error("cranelift: {0}")]
+    Backend(String),
+}
+
+/// Statements a compilation may have.
+pub const MAX_STATEMENTS: usize = 60_000;
+
+/// Compiles code for this machine.
+#[derive(Clone)]
+pub struct Compiler {
+    quick: OwnedTargetIsa,
+    full: OwnedTargetIsa,
+}
+
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiler")
+            .field("target", &self.full.triple().to_string())
+            .finish()
+    }
+}
+
+impl Compiler {
+    /// A compiler for the processor it runs on.
+    ///
+    /// # Errors
+    /// Cranelift does not know the processor.
+    pub fn new() -> Result<Self, Refused> {
+        let isa = |options: &[(&str, &str)]| {
+            let mut flags = settings::builder();
+            let common = [
+                ("is_pic", "false"),
+                ("use_colocated_libcalls", "false"),
+                ("preserve_frame_pointers", "true"),
+                ("unwind_info", "false"),
+                (
+                    "enable_verifier",
+                    if cfg!(debug_assertions) {
+                        "true"
+                    } else {
+                        "false"
+                    },
+                ),
+            ];
+            for (name, value) in common.iter().chain(options) {
+                flags
+                    .set(name, value)
+                    .map_err(|error| Refused::Backend(format!("{name}: {error}")))?;
+            }
+            cranelift_native::builder()
+                .map_err(|error| Refused::Backend(error.to_owned()))?
+                .finish(settings::Flags::new(flags))
+                .map_err(|error| Refused::Backend(error.to_string()))
+        };
+        Ok(Self {
+            quick: isa(&[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?,
+            full: isa(&[
+                ("opt_level", "speed"),
+                ("regalloc_algorithm", "backtracking"),
+            ])?,
+        })
+    }
+
+    /// Compiles EVM code under the rules of a fork.
+    ///
+    /// # Errors
+    /// The code cannot be compiled, now or ever.
+    pub fn compile(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Image, Refused> {
+        if bytes.is_empty() {
+            return Err(Refused::Empty);
+        }
+        let blocks = code::blocks(bytes, spec);
+        let words = ir::translate(&blocks);
+        let statements = words
+            .blocks
+            .iter()
+            .map(|block| block.statements.len() + 1)
+            .sum();
+        if statements > MAX_STATEMENTS {
+            return Err(Refused::TooLarge {
+                statements,
+                limit: MAX_STATEMENTS,
+            });
+        }
+        let isa = match level {
+            Level::Quick => &self.quick,
+            Level::Full => &self.full,
+        };
+        let mut context = Context::new();
+        lower::lower(
+            &**isa,
+            &mut context.func,
+            &mut FunctionBuilderContext::new(),
+            &words,
+            bytes.len(),
+        );
+        let clif = context.func.dfg.num_insts();
+        let compiled = context
+            .compile(&**isa, &mut ControlPlane::default())
+            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        // What an image holds runs wherever it lies.
+        if let Some(relocation) = compiled.buffer.relocs().first() {
+            return Err(Refused::Backend(format!("relocation {relocation:?}")));
+        }
+        Ok(Image {
+            code: compiled.code_buffer().to_vec(),
+            entries: entries(&blocks)?,
+            symbols: symbols(compiled.buffer.get_srclocs_sorted()),
+            level,
+            bytecode: bytes.len() as u32,
+            clif: clif as u32,
+        })
+    }
+}
+
+/// Both tables of the blocks in one; see [`Image::entries`].
+fn entries(blocks: &code::Blocks) -> Result<Box<[u16]>, Refused> {
+    let limit = usize::from(NO_JUMP - 1);
+    if blocks.blocks.len() > limit {
+        return Err(Refused::TooLarge {
+            statements: blocks.blocks.len(),
+            limit,
+        });
+    }
+    let entry = |(entry, jump): (&u32, &u32)| match (*entry as u16, *jump) {
+        (0, _) => 0,
+        (entry, 0) => entry | NO_JUMP,
+        (entry, _) => entry,
+    };
+    Ok(blocks
+        .entries
+        .iter()
+        .zip(&blocks.jump_map)
+        .map(entry)
+        .collect())
+}
+
+/// Where the code of each block begins; see [`Image::symbols`].
+fn symbols(places: &[MachSrcLoc<Final>]) -> Box<[(u32, u32)]> {
+    let mut symbols: Vec<(u32, u32)> = Vec::new();
+    let mut end = 0;
+    let mut begin = |offset, pc| {
+        if symbols.last().is_none_or(|(_, last)| *last != pc) {
+            symbols.push((offset, pc));
+        }
+    };
+    for place in places.iter().filter(|place| !place.loc.is_default()) {
+        if place.start > end {
+            begin(end, SHARED);
+        }
+        begin(place.start, place.loc.bits());
+        end = place.end;
+    }
+    begin(end, SHARED);
+    symbols.into_boxed_slice()
+}
