@@ -4,6 +4,7 @@ pub mod abi;
 mod arena;
 pub mod code;
 pub mod compiler;
+pub mod disk;
 mod extents;
 pub mod ir;
 mod lower;
