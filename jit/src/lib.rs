@@ -9,6 +9,7 @@ mod extents;
 pub mod ir;
 mod lower;
 pub mod memory;
+pub mod perf;
 pub mod pure;
 pub mod run;
 pub mod tier;

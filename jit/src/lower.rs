@@ -16,6 +16,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::abi::{DONE, LEAVE, offset};
 use crate::ir::{self, Binary, Def, Resume, Statement, Terminator, Unary};
+use crate::unit::SHARED;
 use crate::words::{Word, Words};
 
 /// The signature of native code; see [`crate::abi`].
@@ -148,6 +149,7 @@ impl<'a> Lowering<'a> {
     /// The blocks that all others share: dispatch, computed jump, the two exits.
     fn shared(&mut self, dispatch: ClifBlock, code_len: usize) {
         self.builder.switch_to_block(dispatch);
+        self.builder.set_srcloc(SourceLoc::new(SHARED));
         let index = self.builder.block_params(dispatch)[0];
         let index = self.builder.ins().ireduce(types::I32, index);
         let pool = &mut self.builder.func.dfg.value_lists;

@@ -9,8 +9,9 @@ use crate::memory::{CodeMemory, MemoryError, Part};
 /// Marks an entry of [`Image::entries`] that only the engine may take: no jump may go there.
 pub const NO_JUMP: u16 = 0x8000;
 
-/// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits.
-pub const SHARED: u32 = u32::MAX;
+/// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits. Not the largest
+/// number, which Cranelift takes for "no place known".
+pub const SHARED: u32 = u32::MAX - 1;
 
 /// A code compiled: position-independent machine code and its tables, without relocations, because all that it calls it
 /// finds through [`crate::abi::NativeFrame`].
@@ -85,7 +86,7 @@ pub struct Unit {
     entries: Box<[u16]>,
     symbols: Box<[(u32, u32)]>,
     /// What `entry` points into.
-    _part: Part,
+    part: Part,
 }
 
 impl fmt::Debug for Unit {
@@ -119,13 +120,19 @@ impl Unit {
             jump_map: image.entries.iter().map(jump).collect(),
             entries: image.entries,
             symbols: image.symbols,
-            _part: part,
+            part,
         })
     }
 
     /// The code's address.
     pub fn entry(&self) -> Entry {
         self.entry
+    }
+
+    /// The machine code where it is executed.
+    pub fn code(&self) -> &[u8] {
+        // SAFETY: the part is mapped readable, and nobody writes it as long as the unit has it.
+        unsafe { core::slice::from_raw_parts(self.part.address(), self.size) }
     }
 
     /// Bytes of native code.
@@ -191,7 +198,7 @@ mod tests {
             (entries[0], entries[behind]) = (1, 2 | NO_JUMP);
             assert_eq!(image.entries(), entries);
             let symbols = image.symbols();
-            assert!(symbols.is_sorted_by(|a, b| a.0 < b.0 && a.1 != b.1));
+            assert!(symbols.is_sorted_by(|a, b| a.0 < b.0));
             assert_eq!(symbols[0].0, 0);
             for pc in [0, behind as u32, SHARED] {
                 assert!(symbols.iter().any(|symbol| symbol.1 == pc), "{symbols:?}");
