@@ -226,22 +226,17 @@ fn entries(
     Ok(entries)
 }
 
-/// Where the code of each block begins; see [`Image::symbols`].
+/// Where the code of each block begins; see [`Image::symbols`]. What Cranelift put between without a place of its own
+/// (moves, jumps) belongs to what stands before it.
 fn symbols(places: &[MachSrcLoc<Final>]) -> Box<[(u32, u32)]> {
-    let mut symbols: Vec<(u32, u32)> = Vec::new();
-    let mut end = 0;
-    let mut begin = |offset, pc| {
-        if symbols.last().is_none_or(|(_, last)| *last != pc) {
-            symbols.push((offset, pc));
-        }
-    };
+    let mut symbols = vec![(0, SHARED)];
     for place in places.iter().filter(|place| !place.loc.is_default()) {
-        if place.start > end {
-            begin(end, SHARED);
+        let (start, pc) = (place.start, place.loc.bits());
+        match symbols.last_mut() {
+            Some((_, last)) if *last == pc => {}
+            Some((at, last)) if *at == start => *last = pc,
+            _ => symbols.push((start, pc)),
         }
-        begin(place.start, place.loc.bits());
-        end = place.end;
     }
-    begin(end, SHARED);
     symbols.into_boxed_slice()
 }

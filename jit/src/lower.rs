@@ -18,6 +18,7 @@ use crate::abi::{DONE, Halted, INTERPRETED, LEAVE, offset};
 use crate::ir::{
     self, Binary, Block, Def, Edge, Region, Statement, Target, Terminator, Unary, Write,
 };
+use crate::unit::SHARED;
 use crate::words::{Limb, Word, Words, limbs_for};
 
 /// The signature of native code; see [`crate::abi`].
@@ -65,6 +66,8 @@ pub fn lower(
     let start = builder.create_block();
     builder.append_block_params_for_function_params(start);
     builder.switch_to_block(start);
+    // A profile names each instruction by its block, and what all blocks share by this.
+    builder.set_srcloc(SourceLoc::new(SHARED));
     let params = builder.block_params(start).to_vec();
     let block = |builder: &mut FunctionBuilder<'_>, params: usize, cold: bool| {
         let block = builder.create_block();

@@ -13,6 +13,7 @@ use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use crate::compiler::{Compiler, Level, Refused};
 use crate::memory::CodeMemory;
+use crate::perf;
 use crate::run::{Counts, run};
 use crate::unit::Unit;
 
@@ -83,6 +84,7 @@ impl Eager {
             .and_then(|image| {
                 Unit::load(image, &self.memory).map_err(|error| Refused::Backend(error.to_string()))
             })
+            .inspect(|unit| perf::register(unit, &hash))
             .map(Arc::new);
         let unit = outcome.as_ref().ok().cloned();
         if let Err(refused) = &outcome {

@@ -6,8 +6,9 @@ use crate::abi::{Entry, INTERPRETED, NO_JUMP};
 use crate::compiler::Level;
 use crate::memory::{CodeMemory, MemoryError, Part};
 
-/// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits.
-pub const SHARED: u32 = u32::MAX;
+/// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits. Not the largest
+/// number, which Cranelift takes for "no place known".
+pub const SHARED: u32 = u32::MAX - 1;
 
 /// A code compiled: position-independent machine code and its tables, without relocations, because all that it calls it
 /// finds through [`crate::abi::NativeFrame`].
@@ -81,7 +82,7 @@ pub struct Unit {
     entries: Box<[u16]>,
     symbols: Box<[(u32, u32)]>,
     /// What `entry` points into.
-    _part: Part,
+    part: Part,
 }
 
 impl fmt::Debug for Unit {
@@ -110,13 +111,19 @@ impl Unit {
             level: image.level,
             entries: image.entries,
             symbols: image.symbols,
-            _part: part,
+            part,
         })
     }
 
     /// The code's address.
     pub fn entry(&self) -> Entry {
         self.entry
+    }
+
+    /// The machine code where it is executed.
+    pub fn code(&self) -> &[u8] {
+        // SAFETY: the part is mapped readable, and nobody writes it as long as the unit has it.
+        unsafe { core::slice::from_raw_parts(self.part.address(), self.size) }
     }
 
     /// Bytes of native code.
@@ -151,5 +158,41 @@ impl Unit {
             .map(|entry| entry & !NO_JUMP)
             .filter(|entry| *entry > 0 && *entry != INTERPRETED)
             .map(|entry| u32::from(entry) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compiler::Compiler;
+    use zvm_runtimes::isa::{Isa, assemble};
+    use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+    #[test]
+    fn an_image_names_its_blocks_and_says_where_they_are_entered() {
+        let program = ":a JUMPDEST PUSH1 1 PUSH0 MLOAD SUB PUSH0 MSTORE CALLVALUE PUSH1 @a JUMPI CALLER POP STOP";
+        let code = assemble(Isa::Evm, program).unwrap();
+        for level in [Level::Quick, Level::Full] {
+            let image = Compiler::new()
+                .unwrap()
+                .compile(&code, SpecId::OSAKA, level)
+                .unwrap();
+            assert_eq!((image.level(), image.bytecode()), (level, code.len()));
+            assert!(image.clif() > 0);
+            let behind = code.len() - 3;
+            let mut entries = vec![0; code.len()];
+            entries[0] = 1;
+            assert_eq!(image.entries(), entries);
+            let symbols = image.symbols();
+            assert!(symbols.is_sorted_by(|a, b| a.0 < b.0));
+            assert_eq!(symbols[0].0, 0);
+            for pc in [0, behind as u32, SHARED] {
+                assert!(symbols.iter().any(|symbol| symbol.1 == pc), "{symbols:?}");
+            }
+            let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
+            assert_eq!(unit.entry_at(0), Some(0));
+            // Only control from within the region comes behind the JUMPI.
+            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
+        }
     }
 }

@@ -75,7 +75,7 @@ fn no_page_of_code_is_writable_while_units_come_and_go() {
         let unit = Unit::load(returning(number, 5000 * usize::from(number)), &memory);
         units.push(unit.unwrap());
         if number % 3 == 0 {
-            units.swap_remove(usize::from(number) / 7);
+            units.swap_remove(units.len() / 2);
         }
         if units.iter().map(Unit::size).sum::<usize>() > 12 << 20 {
             units.drain(..units.len() / 2);

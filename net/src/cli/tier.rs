@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use zvm_jit::tier::Eager;
 use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::tier::Eager;
 use zvm_runtimes::evm::FrameRunner;
 
 /// How code is executed. Results do not depend on it.
