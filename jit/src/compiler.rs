@@ -36,6 +36,9 @@ pub enum Refused {
         /// Allowed.
         limit: usize,
     },
+    /// The native code found no memory.
+    #[error("{0}")]
+    Memory(String),
     /// Cranelift refused; a fault of this compiler.
     #[error("cranelift: {0}")]
     Backend(String),

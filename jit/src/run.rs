@@ -100,10 +100,7 @@ pub fn run<'a>(
         counts.left += 1;
         let table = instructions.instruction_table();
         if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
-            if interpreter.bytecode.action().is_none() {
-                interpreter.halt(result);
-            }
-            return interpreter.take_next_action();
+            return finish(interpreter, result);
         }
     }
     counts.left += 1;
@@ -118,6 +115,17 @@ pub fn run<'a>(
 pub fn stress(first: u64) {
     // SAFETY: no frame runs on this thread: its caller is not called by native code.
     FRAME.with(|slot| unsafe { (*slot.0.get()).stress = first });
+}
+
+/// The action that an instruction ended the interpreter's loop with.
+pub fn finish(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    result: InstructionResult,
+) -> InterpreterAction {
+    if interpreter.bytecode.action().is_none() {
+        interpreter.halt(result);
+    }
+    interpreter.take_next_action()
 }
 
 /// Enters native code and comes back with the interpreter in the state that native code left.
