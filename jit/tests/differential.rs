@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use proptest::prelude::*;
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level};
 use zvm_runtimes::evm::{Fork, FrameRunner, Machine, ReadError, StateReader, cfg_env};
 use zvm_runtimes::isa::{Isa, assemble};
 use zvm_runtimes::revm::bytecode::Bytecode;
@@ -114,7 +114,12 @@ fn run(
                 .map(|(slot, value)| ((*address, *slot), value.present))
         })
         .collect();
-    (format!("{result:?}"), slots, used)
+    // Native code charges a section's gas at once: which kind of out of gas a frame reports may differ.
+    let result = format!("{result:?}")
+        .replace("OutOfGas(Memory)", "OutOfGas(Basic)")
+        .replace("OutOfGas(MemoryLimit)", "OutOfGas(Basic)")
+        .replace("OutOfGas(InvalidOperand)", "OutOfGas(Basic)");
+    (result, slots, used)
 }
 
 fn check(code: &[u8], gas_limit: u64) -> Result<u64, TestCaseError> {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::profiling::Profiling;
+
 /// What stores the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
@@ -281,6 +283,9 @@ settings! {
     /// What is logged to standard error: a level or a `tracing` filter [default: info].
     #[flag(value_name = "FILTER")]
     log_level / "ZVM_LOG_LEVEL": String = "info".to_owned();
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump) [default: off].
+    #[flag(value_name = "off|perfmap|jitdump")]
+    profile / "ZVM_PROFILE": Profiling = Profiling::Off;
     /// Chain id of the development chain [default: 31337]. A genesis file states its own.
     chain_id / "ZVM_CHAIN_ID": u64 = DEFAULT_CHAIN_ID;
     /// Genesis file in geth's format; without one, a development chain with funded accounts is run.

@@ -116,7 +116,7 @@ impl Slot {
                 let threshold =
                     shared
                         .rates
-                        .threshold(&shared.settings, crate::unit::Level::Quick, size);
+                        .threshold(&shared.settings, crate::compiler::Level::Quick, size);
                 (threshold / 16).max(1)
             }
         };

@@ -36,10 +36,10 @@ use zvm_runtimes::revm::interpreter::{Interpreter, InterpreterAction};
 
 pub use record::Key;
 pub use settings::{DEFAULT_MEMORY, DEFAULT_QUEUE, Settings};
-pub use source::{Profile, Request, Source};
+pub use source::{Native, Profile, Request, Source};
 pub use statistics::{Field, Kind, Statistics};
 
-use crate::unit::{Compiler, Level};
+use crate::compiler::{Compiler, Level};
 use local::{LOCAL, Local};
 use shared::Shared;
 
@@ -158,8 +158,9 @@ impl Eager {
     /// Compiles at `level`.
     pub fn new(compiler: Compiler, level: Level) -> Self {
         let settings = Settings::default().eager(level);
+        let source = Native::new(compiler, settings.code_memory(), None);
         Self(Auto {
-            shared: Arc::new(Shared::new(Box::new(compiler), settings)),
+            shared: Arc::new(Shared::new(Box::new(source), settings)),
             workers: Vec::new(),
         })
     }

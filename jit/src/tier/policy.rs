@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::settings::Settings;
-use crate::unit::Level;
+use crate::compiler::Level;
 
 /// Gas that the smallest code must burn.
 pub const BASE_GAS: u64 = 10_000;

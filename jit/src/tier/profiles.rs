@@ -138,7 +138,7 @@ mod tests {
         profiles.find(&key(8)).unwrap();
         assert!(Arc::ptr_eq(&refused, &profiles.find(&key(0)).unwrap()));
         for way in profiles.sets[0].lock().iter().flatten() {
-            way.state.lock().stage = Stage::Waiting(crate::unit::Level::Quick);
+            way.state.lock().stage = Stage::Waiting(crate::compiler::Level::Quick);
         }
         assert!(profiles.find(&key(9)).is_none());
         assert!(Arc::ptr_eq(&refused, &profiles.find(&key(0)).unwrap()));

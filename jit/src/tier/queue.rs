@@ -8,7 +8,7 @@ use alloy_primitives::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::record::Record;
-use crate::unit::Level;
+use crate::compiler::Level;
 
 /// Expected saving per cost, then age.
 pub(super) type Rank = (u64, Reverse<u64>);

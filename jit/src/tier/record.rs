@@ -10,7 +10,7 @@ use zvm_runtimes::revm::primitives::hardfork::SpecId;
 use super::cache::Held;
 use super::policy::Times;
 use super::queue::Rank;
-use crate::unit::Level;
+use crate::compiler::Level;
 
 /// What native code depends on, besides the engine itself: the code, and the rules of the fork with its own gas costs.
 /// A chain with other gas costs is not run natively at all.

@@ -16,7 +16,7 @@ use super::record::{Record, Stage};
 use super::settings::Settings;
 use super::source::{Profile, Request, Source};
 use super::statistics::{Statistics, Threads};
-use crate::unit::{Level, Refused};
+use crate::compiler::{Level, Refused};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -266,7 +266,7 @@ impl Outcomes {
         match refused {
             Refused::Empty => &self.empty,
             Refused::TooLarge { .. } => &self.too_large,
-            Refused::Backend(_) => &self.backend,
+            Refused::Backend(_) | Refused::Memory(_) => &self.backend,
         }
     }
 }

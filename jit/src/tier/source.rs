@@ -3,7 +3,11 @@
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use super::record::Key;
-use crate::unit::{Compiler, Level, Refused, Unit};
+use crate::compiler::{Compiler, Level, Refused};
+use crate::disk::{self, DiskCache};
+use crate::memory::CodeMemory;
+use crate::perf;
+use crate::unit::Unit;
 
 /// One code to be made native.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +49,48 @@ pub trait Source: Send + Sync + core::fmt::Debug {
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused>;
 }
 
-impl Source for Compiler {
+/// The compiler, the memory its code goes to, and the store that may have the code already.
+#[derive(Debug)]
+pub struct Native {
+    compiler: Compiler,
+    memory: CodeMemory,
+    store: Option<DiskCache>,
+}
+
+impl Native {
+    /// Native code of at most `memory` bytes; what is compiled is kept in `store` and looked for there first.
+    pub fn new(compiler: Compiler, memory: usize, store: Option<DiskCache>) -> Self {
+        Self {
+            compiler,
+            memory: CodeMemory::new(memory),
+            store,
+        }
+    }
+}
+
+impl Source for Native {
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
-        self.compile(request.code, request.spec(), request.level)
+        let key = disk::Key {
+            code_hash: request.key.hash,
+            spec: request.spec(),
+            level: request.level,
+        };
+        let stored = self.store.as_ref().and_then(|store| store.get(&key));
+        let image = match stored {
+            Some(image) => image,
+            None => {
+                let image = self
+                    .compiler
+                    .compile(request.code, request.spec(), request.level)?;
+                if let Some(store) = &self.store {
+                    store.put(&key, &image);
+                }
+                image
+            }
+        };
+        let unit = Unit::load(image, &self.memory)
+            .map_err(|error| Refused::Memory(error.to_string()))?;
+        perf::register(&unit, &request.key.hash);
+        Ok(unit)
     }
 }

@@ -11,7 +11,7 @@ use alloy_primitives::{Bytes, TxKind};
 use source::{in_place, tiers};
 use world::{World, call, cfg, countdown, machine, run};
 use zvm_jit::tier::Settings;
-use zvm_jit::unit::Level;
+use zvm_jit::compiler::Level;
 use zvm_runtimes::evm::Fork;
 use zvm_runtimes::revm::context::TxEnv;
 use zvm_runtimes::revm::context_interface::cfg::{GasId, GasParams};

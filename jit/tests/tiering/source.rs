@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use alloy_primitives::B256;
 use parking_lot::{Condvar, Mutex};
-use zvm_jit::tier::{Auto, Key, Request, Settings, Source};
-use zvm_jit::unit::{Compiler, Level, Refused, Unit};
+use zvm_jit::tier::{Native, Auto, Key, Request, Settings, Source};
+use zvm_jit::compiler::{Compiler, Level, Refused};
+use zvm_jit::unit::Unit;
 
 /// What the watched compiler shares with the test.
 #[derive(Debug, Default)]
@@ -43,8 +44,11 @@ struct Watched(Arc<Watch>);
 
 impl Source for Watched {
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
-        static COMPILER: OnceLock<Compiler> = OnceLock::new();
-        let compiler = COMPILER.get_or_init(|| Compiler::new().expect("a known processor"));
+        static COMPILER: OnceLock<Native> = OnceLock::new();
+        let compiler = COMPILER.get_or_init(|| {
+            let compiler = Compiler::new().expect("a known processor");
+            Native::new(compiler, 1 << 30, None)
+        });
         self.0.asked.lock().push((request.key, request.level));
         let mut closed = self.0.closed.lock();
         while *closed {

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use super::tier::TierArgs;
 use clap::Args;
+use eyre::WrapErr as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use zvm_engine::fixtures::replay::{self, ReplayReport};
+use zvm_net::profiling::Profiling;
 
 /// Arguments of `zvm replay`.
 #[derive(Debug, Args)]
@@ -24,6 +26,9 @@ pub struct ReplayArgs {
     repeat: NonZeroUsize,
     #[command(flatten)]
     tier: TierArgs,
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
+    #[arg(long, value_name = "off|perfmap|jitdump", default_value = "off")]
+    profile: Profiling,
 }
 
 impl ReplayArgs {
@@ -33,6 +38,7 @@ impl ReplayArgs {
     /// A file that cannot be read or is no recorded block.
     pub fn run(self) -> eyre::Result<ExitCode> {
         let blocks = replay::load(&self.paths)?;
+        self.profile.start().wrap_err("profile")?;
         let tier = self.tier.runner()?;
         let frames = tier.frames();
         let bar = if self.json {

@@ -10,6 +10,7 @@ use alloy_primitives::{
 use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::simulate::revert_reason;
+use zvm_net::profiling::Profiling;
 use zvm_runtimes::detect::{self, Format};
 use zvm_runtimes::evm::{Fork, Machine, ReadError, StateReader, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
@@ -53,6 +54,9 @@ pub struct RunArgs {
     /// Writes an EIP-3155 trace to standard error.
     #[arg(long)]
     trace: bool,
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
+    #[arg(long, value_name = "off|perfmap|jitdump", default_value = "off")]
+    profile: Profiling,
     #[command(flatten)]
     tier: TierArgs,
 }
@@ -64,6 +68,7 @@ fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
 impl RunArgs {
     /// Does it. The status is a failure if the call did not succeed.
     pub fn run(self) -> eyre::Result<ExitCode> {
+        self.profile.start().wrap_err("profile")?;
         let file = std::fs::read(&self.file)
             .map_err(|error| eyre!("cannot read {}: {error}", self.file.display()))?;
         let bytes = code_of(&self.file, file)?;

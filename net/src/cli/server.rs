@@ -50,6 +50,7 @@ impl ServerArgs {
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .init();
+        settings.profile.start().wrap_err("profile")?;
         rayon::ThreadPoolBuilder::new()
             .num_threads(settings.threads)
             .build_global()?;

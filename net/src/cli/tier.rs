@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use zvm_jit::tier::{self, Auto, Settings, Statistics};
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_net::settings::{Jit, Threshold};
 use zvm_runtimes::evm::FrameRunner;
 
@@ -67,7 +67,7 @@ impl TierArgs {
             Tier::Auto => Some(settings),
         };
         let auto = settings
-            .map(|settings| eyre::Ok(Arc::new(Auto::new(Compiler::new()?, settings)?)))
+            .map(|settings| eyre::Ok(Arc::new(Auto::new(native(&settings)?, settings)?)))
             .transpose()?;
         Ok(Runner {
             tier: self.tier,
@@ -134,7 +134,7 @@ pub fn of_node(settings: &zvm_net::settings::Settings) -> eyre::Result<Option<Ar
         Jit::On => tiers,
         Jit::Eager => tiers.eager(Level::Quick),
     };
-    Ok(Some(Arc::new(Auto::new(Compiler::new()?, tiers)?)))
+    Ok(Some(Arc::new(Auto::new(native(&tiers)?, tiers)?)))
 }
 
 /// What ran how, in a few lines.
@@ -160,4 +160,13 @@ pub fn summary(counts: &Statistics) -> String {
         counts.native_gas,
         counts.interpreted_gas,
     )
+}
+
+/// The compiler with room for what the settings allow.
+fn native(settings: &Settings) -> eyre::Result<tier::Native> {
+    Ok(tier::Native::new(
+        Compiler::new()?,
+        settings.code_memory(),
+        None,
+    ))
 }
