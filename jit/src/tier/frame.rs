@@ -76,8 +76,14 @@ impl Shared {
         let Some((slot, counters)) = local.slot(self, key, size) else {
             return interpret(interpreter, context, instructions);
         };
-        if let (Some(level), Some(record), None) = (self.settings.eager, &slot.record, &slot.held) {
-            self.compile_cold(record, level, interpreter.bytecode.original_bytes());
+        if slot.is_new()
+            && let Some(record) = &slot.record
+        {
+            let code = || interpreter.bytecode.original_bytes();
+            match self.settings.eager {
+                Some(level) => self.compile_cold(record, level, code()),
+                None => self.look(record, code),
+            }
             slot.refresh(self, size);
         }
         let mut frame = Frame {
