@@ -150,7 +150,14 @@ impl Frame<'_> {
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
     ) -> InterpreterAction {
-        let Some(held) = &self.slot.held else {
+        // The hash is the state's word. If it lies, native code would be that of another code.
+        let size = interpreter.bytecode.len();
+        let Some(held) = self
+            .slot
+            .held
+            .as_ref()
+            .filter(|held| held.bytecode() == size)
+        else {
             return interpret(interpreter, context, instructions);
         };
         let before = interpreter.gas.remaining();
@@ -164,7 +171,6 @@ impl Frame<'_> {
         self.counters.native_gas.add(gas);
         let (gas, record) = self.slot.count(gas);
         if let Some(record) = record {
-            let size = interpreter.bytecode.len();
             let code = || interpreter.bytecode.original_bytes();
             self.shared.ran(record, level, gas, size, code);
         }
