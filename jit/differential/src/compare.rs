@@ -58,6 +58,37 @@ impl fmt::Display for Difference {
 /// How out-of-gas frames ended by the interpreter and natively, where that is not the same, and how often.
 pub type Kinds = BTreeMap<(String, String), u64>;
 
+/// Executes cases by one tier.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    native: Arc<Native>,
+    recorder: Arc<Recorder>,
+}
+
+impl Runner {
+    /// Executes by `tier`, natively what `compiler` compiles.
+    pub fn new(tier: Tier, compiler: Compiler) -> Self {
+        let native = Arc::new(Native::new(compiler));
+        let recorder = Arc::new(Recorder::new(tier, Arc::clone(&native)));
+        Self { native, recorder }
+    }
+
+    /// Runs frames, for a machine of one's own.
+    pub fn recorder(&self) -> Arc<Recorder> {
+        Arc::clone(&self.recorder)
+    }
+
+    /// What was compiled and run natively.
+    pub fn statistics(&self) -> Statistics {
+        self.native.statistics()
+    }
+
+    /// Executes a case.
+    pub fn observe(&self, case: &Case) -> Observation {
+        observe(case, &World::new(case), case.gas_limit(), &self.recorder)
+    }
+}
+
 /// Executes cases by all tiers.
 #[derive(Debug)]
 pub struct Comparison {

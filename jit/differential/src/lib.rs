@@ -7,6 +7,7 @@
 //! finds.
 
 pub mod asm;
+pub mod bombs;
 pub mod case;
 pub mod choices;
 pub mod compare;

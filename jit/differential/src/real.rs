@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use alloy_primitives::hex;
+use alloy_primitives::{U256, hex};
 
-use crate::asm::{Item, lift};
+use crate::asm::{Item, assemble, lift};
 use crate::case::Case;
 use crate::choices::Choices;
 use zvm_runtimes::evm::Fork;
@@ -86,6 +86,40 @@ impl Codes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those that are at most so many bytes long.
+    pub fn up_to(&self, bytes: usize) -> Self {
+        let short = |items: &&Vec<Item>| assemble(items).len() <= bytes;
+        Self(self.0.iter().filter(short).cloned().collect())
+    }
+
+    /// A whole contract with changes in it, called with a selector that occurs in it.
+    pub fn whole(&self, choices: &mut Choices<'_>, index: usize) -> Case {
+        let mut items = match self.0.get(index % self.0.len().max(1)) {
+            Some(items) => items.clone(),
+            None => Vec::new(),
+        };
+        let selectors: Vec<U256> = items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Push(4, word) => Some(*word),
+                _ => None,
+            })
+            .collect();
+        for _ in 0..choices.weighted(&[3, 3, 2, 1]) {
+            mutate(choices, &mut items);
+        }
+        let mut case = Case::around(choices, items, Fork::LATEST);
+        case.gas = choices.between(1_000, 200_000);
+        if !selectors.is_empty() {
+            let selector = choices.pick(&selectors).to_be_bytes::<32>();
+            case.calldata = selector[28..].to_vec();
+            for _ in 0..choices.below(5) {
+                case.calldata.extend(choices.word().to_be_bytes::<32>());
+            }
+        }
+        case
     }
 
     /// A part of a contract with words below it and changes in it.

@@ -35,6 +35,18 @@ pub struct Plan {
     pub sweep_every: u64,
 }
 
+/// Contracts to make programs of.
+#[derive(Debug, Clone, Default)]
+pub struct Contracts {
+    /// To be cut.
+    all: Codes,
+    /// Short enough to be executed whole.
+    short: Codes,
+}
+
+/// Bytes of the longest contract that is executed whole: longer ones are compiled for too long.
+const WHOLE: usize = 3_000;
+
 /// What happened, by name.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -43,20 +55,28 @@ impl Plan {
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub fn contracts(&self) -> Result<Codes, crate::real::CodesError> {
+    pub fn contracts(&self) -> Result<Contracts, crate::real::CodesError> {
         let mut codes = Codes::default();
         for folder in &self.codes {
             codes.add(Codes::read(folder)?);
         }
-        Ok(codes)
+        Ok(Contracts {
+            short: codes.up_to(WHOLE),
+            all: codes,
+        })
     }
 
     /// Program `index` and what kind it is.
-    pub fn case(&self, index: u64, codes: &Codes) -> (Case, &'static str) {
+    pub fn case(&self, index: u64, codes: &Contracts) -> (Case, &'static str) {
         let mut choices = Choices::from_seed(mix(self.seed ^ mix(index)));
-        match choices.weighted(&[12, if codes.is_empty() { 0 } else { 6 }, 1]) {
+        let real = u64::from(!codes.all.is_empty());
+        match choices.weighted(&[240, 120 * real, real, 20]) {
             0 => (Case::structured(&mut choices), "structured"),
-            1 => (codes.case(&mut choices), "cut out of contracts"),
+            1 => (codes.all.case(&mut choices), "cut out of contracts"),
+            2 => {
+                let chosen = choices.below(codes.short.len() as u64) as usize;
+                (codes.short.whole(&mut choices, chosen), "whole contracts")
+            }
             _ => {
                 let bytes: Vec<u8> = (0..choices.between(1, 60))
                     .map(|_| choices.below(256) as u8)
