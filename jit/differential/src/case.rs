@@ -101,10 +101,12 @@ impl Case {
 
     /// A program with whatever surrounds it chosen.
     pub fn around(choices: &mut Choices<'_>, items: Vec<Item>, fork: Fork) -> Self {
-        let mut calldata: Vec<u8> = (0..choices.below(4))
+        let mut calldata: Vec<u8> = (0..choices.below(5))
             .flat_map(|_| choices.word().to_be_bytes::<32>())
             .collect();
-        calldata.truncate(calldata.len().saturating_sub(choices.below(40) as usize));
+        if choices.chance(1, 3) {
+            calldata.truncate(calldata.len().saturating_sub(choices.below(40) as usize));
+        }
         Self {
             items,
             other: other(choices.below(OTHERS), fork),
@@ -321,11 +323,18 @@ impl StateReader for World {
     }
 
     fn storage(&self, _: &Address, slot: &U256) -> Result<U256, ReadError> {
-        Ok(if slot.bit(0) {
-            U256::from(7)
-        } else {
-            U256::ZERO
-        })
+        // Words at edges that no compiler sees, and zeros.
+        const EDGES: [U256; 8] = [
+            U256::ZERO,
+            U256::MAX,
+            U256::from_limbs([u64::MAX, 0, 0, 0]),
+            U256::from_limbs([u64::MAX, u64::MAX, 0, 0]),
+            U256::from_limbs([7, 0, 0, 0]),
+            U256::from_limbs([0, 0, 0, 1 << 63]),
+            U256::from_limbs([0, 1, 0, 0]),
+            U256::ZERO,
+        ];
+        Ok(EDGES[slot.byte(0) as usize % EDGES.len()])
     }
 
     fn code(&self, hash: &B256) -> Result<Bytecode, ReadError> {

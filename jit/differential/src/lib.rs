@@ -13,6 +13,7 @@ pub mod choices;
 pub mod compare;
 pub mod generate;
 pub mod minimise;
+pub mod property;
 pub mod real;
 pub mod soak;
 pub mod tier;

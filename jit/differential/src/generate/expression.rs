@@ -32,7 +32,12 @@ impl Generator<'_, '_> {
                 self.op(op);
             }
             _ => {
-                let at = self.choices.below(100);
+                // Whole words of calldata, which are near edges, most of the time.
+                let at = if self.choices.chance(1, 4) {
+                    self.choices.below(100)
+                } else {
+                    32 * self.choices.below(3)
+                };
                 self.small(at);
                 self.op(0x35);
             }
@@ -83,7 +88,7 @@ impl Generator<'_, '_> {
         } else {
             self.choices.pick(&BINARY)
         };
-        match self.choices.weighted(&[4, 4, 3, 1, 2]) {
+        match self.choices.weighted(&[4, 4, 3, 1, 4]) {
             // A literal on one side or the other; narrowing by mask or shift is of this kind.
             0 => {
                 self.expression(depth - 1);
@@ -117,9 +122,9 @@ impl Generator<'_, '_> {
 
     /// Cuts the top word down to a number of bits that can be seen.
     pub(super) fn narrow(&mut self) {
-        let bits = self
-            .choices
-            .pick(&[1usize, 8, 16, 32, 63, 64, 65, 128, 160, 192]);
+        let bits = self.choices.pick(&[
+            1usize, 8, 16, 32, 63, 64, 64, 64, 65, 128, 128, 160, 192, 192,
+        ]);
         if self.choices.chance(1, 2) {
             self.push((U256::ONE << bits) - U256::ONE);
             self.op(0x16);
@@ -134,7 +139,7 @@ impl Generator<'_, '_> {
         if self.choices.chance(1, 6) {
             self.expression(1);
         } else {
-            let slot = self.choices.below(4);
+            let slot = self.choices.below(7);
             self.small(slot);
         }
     }

@@ -238,9 +238,17 @@ impl Generator<'_, '_> {
 
     /// What ends the program, in its last block or in a branch.
     pub(super) fn ending(&mut self) {
-        match self.choices.weighted(&[8, 4, 3, 3, 1, 1, 1, 1]) {
-            // The memory as it is, so that everything written to it counts.
+        match self.choices.weighted(&[14, 4, 3, 2, 1, 1, 1, 1]) {
+            // The memory as it is, so that everything written to it counts, and something of every word.
             0 => {
+                let words = self.height.min(40);
+                for _ in 1..words {
+                    self.op(0x18);
+                }
+                if words > 0 {
+                    self.op(0x59);
+                    self.op(0x52);
+                }
                 self.op(0x59);
                 self.small(0);
                 self.op(0xf3);
