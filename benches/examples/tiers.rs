@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zvm_benches::{Workload, shared};
 use zvm_engine::fixtures::replay::{median, thread_cpu_seconds};
 use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         };
         let eager =
-            |level| Ok::<_, zvm_jit::unit::Refused>(Arc::new(Eager::new(Compiler::new()?, level)));
+            |level| Ok::<_, zvm_jit::compiler::Refused>(Arc::new(Eager::new(Compiler::new()?, level)));
         let (quick, full) = (eager(Level::Quick)?, eager(Level::Full)?);
         let expected = workload.execute()?;
         for tier in [&quick, &full] {

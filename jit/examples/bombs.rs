@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Instant;
 
 use zvm_differential::bombs;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_runtimes::evm::Fork;
 
 /// Largest resident size since [`forget_peak`], KiB.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, hex};
-use zvm_jit::unit::{Compiler, Refused};
+use zvm_jit::compiler::{Compiler, Refused};
 use zvm_runtimes::evm::{Machine, cfg_env};
 use zvm_runtimes::isa::{Isa, listing};
 use zvm_runtimes::revm::context::result::{ExecutionResult, HaltReason, OutOfGasError};

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use parking_lot::Mutex;
+use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::memory::CodeMemory;
 use zvm_jit::run::{self, Counts};
-use zvm_jit::unit::{Compiler, Level, Unit};
+use zvm_jit::unit::Unit;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::context_interface::JournalTr as _;
 use zvm_runtimes::revm::inspector::JournalExt as _;
@@ -115,6 +117,9 @@ pub struct Log {
 /// Units of codes that are called again: those made last, about this many.
 const KEPT_UNITS: usize = 4_096;
 
+/// Bytes of native code, far above what the kept units take.
+const MEMORY: usize = 4 << 30;
+
 /// What ran how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -152,6 +157,7 @@ type Units = HashMap<(B256, SpecId, Level), Option<Arc<Unit>>>;
 #[derive(Debug)]
 pub struct Native {
     compiler: Compiler,
+    memory: CodeMemory,
     inner: Mutex<(Units, Statistics)>,
 }
 
@@ -160,6 +166,7 @@ impl Native {
     pub fn new(compiler: Compiler) -> Self {
         Self {
             compiler,
+            memory: CodeMemory::new(MEMORY),
             inner: Mutex::default(),
         }
     }
@@ -187,7 +194,11 @@ impl Native {
             .entry((hash, spec, level))
             .or_insert_with(|| {
                 let code = interpreter.bytecode.original_byte_slice();
-                let unit = self.compiler.compile(code, spec, level).ok().map(Arc::new);
+                let image = self.compiler.compile(code, spec, level).ok();
+                let unit = image.map(|image| {
+                    let unit = Unit::load(image, &self.memory);
+                    Arc::new(unit.expect("room for the units that are kept"))
+                });
                 match &unit {
                     Some(unit) => {
                         statistics.compiled += 1;

@@ -6,7 +6,7 @@ use zvm_differential::bombs;
 use zvm_differential::case::Case;
 use zvm_differential::compare::{Comparison, describe};
 use zvm_differential::tier::Tier;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_runtimes::evm::Fork;
 
 /// Bytes of native code per byte of bytecode.
@@ -20,9 +20,9 @@ fn a_bomb_is_compiled_within_the_bounds_or_refused() {
     for bomb in bombs::all() {
         for level in [Level::Quick, Level::Full] {
             match compiler.compile(&bomb.code, Fork::LATEST.spec_id(), level) {
-                Ok(unit) => {
+                Ok(image) => {
                     compiled += 1;
-                    let (size, most) = (unit.size(), GROWTH * bomb.code.len());
+                    let (size, most) = (image.code().len(), GROWTH * bomb.code.len());
                     assert!(size <= most, "{} {level:?}: {size} > {most}", bomb.name);
                 }
                 Err(_) => refused += 1,

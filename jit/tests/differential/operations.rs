@@ -6,7 +6,7 @@ use zvm_differential::asm::{Item, assemble};
 use zvm_differential::case::Case;
 use zvm_differential::compare::Runner;
 use zvm_differential::tier::Tier;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_runtimes::revm::context::result::ExecutionResult;
 
 struct Operation {

@@ -8,7 +8,7 @@ use zvm_differential::case::{Case, PROGRAM, SENDER, World};
 use zvm_differential::compare::{Comparison, Observation, Runner};
 use zvm_differential::tier::Tier;
 use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 use zvm_runtimes::evm::{Fork, Machine, cfg_env};
 use zvm_runtimes::isa::{Isa, assemble};
 use zvm_runtimes::revm::context::TxEnv;
