@@ -266,6 +266,11 @@ impl Part {
     pub(crate) fn address(&self) -> *const u8 {
         self.arena.address(self.offset, self.length)
     }
+
+    /// Bytes of code memory that it takes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
 }
 
 impl Drop for Part {

@@ -43,6 +43,9 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 /// # Errors
 /// The file cannot be made.
 pub fn start(format: Format) -> io::Result<PathBuf> {
+    if let Some(recorder) = RECORDER.get() {
+        return Ok(recorder.path.clone());
+    }
     let folder = match format {
         Format::PerfMap => PathBuf::from("/tmp"),
         Format::JitDump => std::env::current_dir()?,
