@@ -9,8 +9,9 @@ use cranelift_codegen::{Context, Final, MachSrcLoc};
 use cranelift_frontend::FunctionBuilderContext;
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
-use crate::unit::{Image, NO_JUMP, SHARED};
-use crate::{code, ir, lower};
+use crate::abi::{INTERPRETED, NO_ENTRY, NO_JUMP};
+use crate::unit::{Image, SHARED};
+use crate::{build, code, flow, ir, lower};
 
 /// How much is spent on a compilation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +36,9 @@ pub enum Refused {
         /// Allowed.
         limit: usize,
     },
+    /// The native code found no memory.
+    #[error("{0}")]
+    Memory(String),
     /// Cranelift refused; a fault of this compiler.
     #[error("cranelift: {0}")]
     Backend(String),
@@ -43,11 +47,29 @@ pub enum Refused {
 /// Statements a compilation may have.
 pub const MAX_STATEMENTS: usize = 60_000;
 
+/// What each step of a compilation made, as text.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    /// Basic blocks.
+    pub blocks: String,
+    /// Regions and loops.
+    pub flow: String,
+    /// Words.
+    pub words: String,
+    /// Cranelift's intermediate code.
+    pub clif: String,
+    /// Machine code.
+    pub native: String,
+    /// Bytes of machine code.
+    pub size: usize,
+}
+
 /// Compiles code for this machine.
 #[derive(Clone)]
 pub struct Compiler {
     quick: OwnedTargetIsa,
     full: OwnedTargetIsa,
+    stress: bool,
 }
 
 impl fmt::Debug for Compiler {
@@ -91,6 +113,7 @@ impl Compiler {
                 .map_err(|error| Refused::Backend(error.to_string()))
         };
         Ok(Self {
+            stress: false,
             quick: isa(&[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?,
             full: isa(&[
                 ("opt_level", "speed"),
@@ -107,13 +130,11 @@ impl Compiler {
         if bytes.is_empty() {
             return Err(Refused::Empty);
         }
+        let stress = self.stress;
         let blocks = code::blocks(bytes, spec);
-        let words = ir::translate(&blocks);
-        let statements = words
-            .blocks
-            .iter()
-            .map(|block| block.statements.len() + 1)
-            .sum();
+        let flow = flow::analyse(&blocks);
+        let words = build::translate(&blocks, &flow, bytes.len(), build::Options { level, stress });
+        let statements = words.regions.iter().map(ir::Region::size).sum();
         if statements > MAX_STATEMENTS {
             return Err(Refused::TooLarge {
                 statements,
@@ -125,13 +146,8 @@ impl Compiler {
             Level::Full => &self.full,
         };
         let mut context = Context::new();
-        lower::lower(
-            &**isa,
-            &mut context.func,
-            &mut FunctionBuilderContext::new(),
-            &words,
-            bytes.len(),
-        );
+        let mut builder = FunctionBuilderContext::new();
+        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
         let clif = context.func.dfg.num_insts();
         let compiled = context
             .compile(&**isa, &mut ControlPlane::default())
@@ -142,35 +158,75 @@ impl Compiler {
         }
         Ok(Image {
             code: compiled.code_buffer().to_vec(),
-            entries: entries(&blocks)?,
+            entries: entries(&blocks, &lower::entries(&words), bytes.len())?,
             symbols: symbols(compiled.buffer.get_srclocs_sorted()),
             level,
             bytecode: bytes.len() as u32,
             clif: clif as u32,
         })
     }
+
+    /// Every step of a compilation as text.
+    ///
+    /// # Errors
+    /// As [`Self::compile`], but for codes too large.
+    pub fn explain(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Steps, Refused> {
+        let stress = self.stress;
+        let blocks = code::blocks(bytes, spec);
+        let flow = flow::analyse(&blocks);
+        let options = build::Options { level, stress };
+        let words = build::translate(&blocks, &flow, bytes.len(), options);
+        let isa = match level {
+            Level::Quick => &self.quick,
+            Level::Full => &self.full,
+        };
+        let mut context = Context::new();
+        let mut builder = FunctionBuilderContext::new();
+        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
+        let clif = context.func.display().to_string();
+        context.set_disasm(true);
+        let compiled = context
+            .compile(&**isa, &mut ControlPlane::default())
+            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        Ok(Steps {
+            blocks: blocks.to_string(),
+            flow: flow.to_string(),
+            words: words.to_string(),
+            clif,
+            native: compiled.vcode.clone().unwrap_or_default(),
+            size: compiled.code_buffer().len(),
+        })
+    }
+
+    /// From now on every guard also fails by the frame's counter; for tests of what happens then.
+    pub fn set_stress(&mut self, stress: bool) {
+        self.stress = stress;
+    }
 }
 
-/// Both tables of the blocks in one; see [`Image::entries`].
-fn entries(blocks: &code::Blocks) -> Result<Box<[u16]>, Refused> {
-    let limit = usize::from(NO_JUMP - 1);
-    if blocks.blocks.len() > limit {
+/// Where native code may be entered; see [`Image::entries`].
+fn entries(
+    blocks: &code::Blocks,
+    entered: &[usize],
+    code_len: usize,
+) -> Result<Box<[u16]>, Refused> {
+    let limit = usize::from(INTERPRETED - 1);
+    if entered.len() > limit {
         return Err(Refused::TooLarge {
-            statements: blocks.blocks.len(),
+            statements: entered.len(),
             limit,
         });
     }
-    let entry = |(entry, jump): (&u32, &u32)| match (*entry as u16, *jump) {
-        (0, _) => 0,
-        (entry, 0) => entry | NO_JUMP,
-        (entry, _) => entry,
-    };
-    Ok(blocks
-        .entries
-        .iter()
-        .zip(&blocks.jump_map)
-        .map(entry)
-        .collect())
+    let mut entries = vec![NO_ENTRY; code_len].into_boxed_slice();
+    for pc in &blocks.jumpdests {
+        entries[*pc] = INTERPRETED;
+    }
+    for (index, block) in (1..).zip(entered) {
+        let pc = blocks.blocks[*block].pc;
+        let jumps = entries[pc] == INTERPRETED;
+        entries[pc] = if jumps { index } else { index | NO_JUMP };
+    }
+    Ok(entries)
 }
 
 /// Where the code of each block begins; see [`Image::symbols`]. What Cranelift put between without a place of its own

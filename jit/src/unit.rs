@@ -2,12 +2,9 @@
 
 use core::fmt;
 
-use crate::abi::Entry;
+use crate::abi::{Entry, INTERPRETED, NO_JUMP};
 use crate::compiler::Level;
 use crate::memory::{CodeMemory, MemoryError, Part};
-
-/// Marks an entry of [`Image::entries`] that only the engine may take: no jump may go there.
-pub const NO_JUMP: u16 = 0x8000;
 
 /// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits. Not the largest
 /// number, which Cranelift takes for "no place known".
@@ -82,7 +79,6 @@ pub struct Unit {
     size: usize,
     bytecode: usize,
     level: Level,
-    jump_map: Box<[u32]>,
     entries: Box<[u16]>,
     symbols: Box<[(u32, u32)]>,
     /// What `entry` points into.
@@ -108,16 +104,11 @@ impl Unit {
         // SAFETY: images come from the compiler, which gave the code the signature of `Entry` (`lower::signature`), or
         // from a store that gives back what it was given; the part is executable and lives as long as the unit.
         let entry = unsafe { core::mem::transmute::<*const u8, Entry>(part.address()) };
-        let jump = |entry: &u16| match *entry {
-            entry if entry & NO_JUMP == 0 => entry.into(),
-            _ => 0,
-        };
         Ok(Self {
             entry,
             size: image.code.len(),
             bytecode: image.bytecode as usize,
             level: image.level,
-            jump_map: image.entries.iter().map(jump).collect(),
             entries: image.entries,
             symbols: image.symbols,
             part,
@@ -174,13 +165,8 @@ impl Unit {
         self.entries
             .get(pc)
             .map(|entry| entry & !NO_JUMP)
-            .filter(|entry| *entry > 0)
+            .filter(|entry| *entry > 0 && *entry != INTERPRETED)
             .map(|entry| u32::from(entry) - 1)
-    }
-
-    /// See [`crate::abi::NativeFrame::jump_map`].
-    pub fn jump_map(&self) -> &[u32] {
-        &self.jump_map
     }
 }
 
@@ -204,7 +190,7 @@ mod tests {
             assert!(image.clif() > 0);
             let behind = code.len() - 3;
             let mut entries = vec![0; code.len()];
-            (entries[0], entries[behind]) = (1, 2 | NO_JUMP);
+            entries[0] = 1;
             assert_eq!(image.entries(), entries);
             let symbols = image.symbols();
             assert!(symbols.is_sorted_by(|a, b| a.0 < b.0));
@@ -213,9 +199,9 @@ mod tests {
                 assert!(symbols.iter().any(|symbol| symbol.1 == pc), "{symbols:?}");
             }
             let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
-            assert_eq!(unit.entry_at(behind), Some(1));
-            assert_eq!((unit.entry_at(1), unit.entry_at(code.len())), (None, None));
-            assert_eq!((unit.jump_map()[0], unit.jump_map()[behind]), (1, 0));
+            assert_eq!(unit.entry_at(0), Some(0));
+            // Only control from within the region comes behind the JUMPI.
+            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::tier::Tier;
+use super::tier::TierArgs;
 use clap::Args;
 use eyre::WrapErr as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,9 +24,8 @@ pub struct ReplayArgs {
     /// How often each block is executed for the clock, alternating with plain revm; medians count.
     #[arg(long, default_value = "5")]
     repeat: NonZeroUsize,
-    /// How code is executed.
-    #[arg(long, value_enum, default_value_t)]
-    tier: Tier,
+    #[command(flatten)]
+    tier: TierArgs,
     /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
     #[arg(long, value_name = "off|perfmap|jitdump", default_value = "off")]
     profile: Profiling,
@@ -54,12 +53,12 @@ impl ReplayArgs {
             bar.inc(1);
         });
         bar.finish_and_clear();
-        tier.report();
         let mut out = stdout().lock();
         if self.json {
-            serde_json::to_writer(&mut out, &report)?;
+            serde_json::to_writer(&mut out, &tier.with_statistics(&report))?;
             writeln!(out)?;
         } else {
+            tier.report();
             write!(out, "{}", Table(&report))?;
         }
         let passed = report.failed.is_empty() && report.blocks > 0;
