@@ -248,6 +248,12 @@ impl DiskCache {
         self.folder.join(format!("{}{SUFFIX}", hex::encode(name)))
     }
 
+    /// Whether there is an image for the key, as far as the index knows. Does not wait for the disk.
+    pub fn contains(&self, key: &Key) -> bool {
+        let name = self.name(key);
+        self.index.lock().files.contains_key(&name)
+    }
+
     /// The image that was put for the key, if there is one that may be executed. Waits for the disk.
     pub fn get(&self, key: &Key) -> Option<Image> {
         let name = self.name(key);
