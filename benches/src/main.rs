@@ -1,12 +1,14 @@
 //! `zvm-bench`: the throughput harness. Every figure stands beside a peer's from the same run.
 
+use std::fs;
 use std::io::{Write as _, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use zvm_benches::compare_blocks;
+use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
+use zvm_benches::{compare_blocks, corpus, html};
 use zvm_engine::fixtures::replay;
 
 #[cfg(feature = "mimalloc")]
@@ -29,6 +31,30 @@ struct Cli {
 enum Command {
     /// Recorded mainnet blocks, beside plain revm.
     Blocks(BlocksArgs),
+    /// Programs in every tier, beside plain revm.
+    Compute(ComputeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ComputeArgs {
+    /// Folder of programs.
+    #[arg(long)]
+    corpus: PathBuf,
+    /// Write one JSON object, to this file or to the standard output, in place of a table.
+    #[arg(long, num_args = 0..=1, value_name = "FILE")]
+    json: Option<Option<PathBuf>>,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Only programs whose names contain this.
+    #[arg(long, value_name = "SUBSTRING", default_value = "")]
+    programs: String,
+    /// Samples of each side; medians count.
+    #[arg(long, default_value = "11")]
+    repetitions: NonZeroUsize,
+    /// Milliseconds of the interpreter's work in a sample of `auto`, which begins without compiled code.
+    #[arg(long, default_value = "50")]
+    auto_window: u32,
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +73,7 @@ struct BlocksArgs {
 fn main() -> eyre::Result<ExitCode> {
     match Cli::parse().command {
         Command::Blocks(args) => blocks(&args),
+        Command::Compute(args) => compute(&args),
     }
 }
 
@@ -87,4 +114,114 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn compute(args: &ComputeArgs) -> eyre::Result<ExitCode> {
+    let programs = corpus::load(&args.corpus, &args.programs)?;
+    let effort = Effort {
+        repetitions: args.repetitions.get(),
+        cold_window: f64::from(args.auto_window) * 1e-3,
+    };
+    let mut progress = |name: &str| eprintln!("{name}");
+    let report = zvm_benches::compute::compute(&programs, effort, &mut progress)
+        .map_err(eyre::Report::msg)?;
+    if let Some(path) = &args.html {
+        fs::write(path, html::page(&report))?;
+    }
+    match &args.json {
+        Some(Some(path)) => fs::write(path, serde_json::to_vec(&report)?)?,
+        Some(None) => {
+            let mut out = stdout().lock();
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        }
+        None => table(&report)?,
+    }
+    for program in report.all().filter(|program| !program.equal) {
+        let difference = program.difference.as_deref().unwrap_or_default();
+        eprintln!("not as expected: {}: {difference}", program.name);
+    }
+    Ok(if report.equal() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn table(report: &ComputeReport) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    let row = |out: &mut dyn std::io::Write, program: &ProgramReport| {
+        let ratios = program.ratios();
+        writeln!(
+            out,
+            "{:42} {:>11.2} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>9.0} {:>9.0} {:>8} {:>5.1} {:>5.1}{}",
+            program.name,
+            program.plain_ns / 1e3,
+            ratios.interpreter,
+            ratios.quick,
+            ratios.full,
+            ratios.auto,
+            program.compile_quick_us,
+            program.compile_full_us,
+            program.bytecode,
+            program.code_quick as f64 / program.bytecode as f64,
+            program.code_full as f64 / program.bytecode as f64,
+            if program.equal {
+                ""
+            } else {
+                "  not as expected"
+            },
+        )
+    };
+    let means = |out: &mut dyn std::io::Write, name: &str, ratios: &Ratios| {
+        writeln!(
+            out,
+            "{name:42} {:>11} {:>7.2} {:>7.2} {:>7.2} {:>7.2}",
+            "", ratios.interpreter, ratios.quick, ratios.full, ratios.auto
+        )
+    };
+    writeln!(
+        out,
+        "{:42} {:>11} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>8} {:>5} {:>5}",
+        "program",
+        "plain us",
+        "interp.",
+        "quick",
+        "full",
+        "auto",
+        "quick us",
+        "full us",
+        "bytecode",
+        "q x",
+        "f x"
+    )?;
+    row(&mut out, &report.bare_transaction)?;
+    for program in &report.programs {
+        row(&mut out, program)?;
+    }
+    means(&mut out, "geometric mean", &report.geomean)?;
+    if !report.gce.is_empty() {
+        for program in &report.gce {
+            row(&mut out, program)?;
+        }
+        means(
+            &mut out,
+            "geometric mean of single opcodes",
+            &report.gce_geomean,
+        )?;
+    }
+    for kernel in &report.kernels {
+        row(&mut out, &kernel.program)?;
+        writeln!(
+            out,
+            "{:42} {:>11.2}",
+            "  the same in Rust",
+            kernel.native_ns / 1e3
+        )?;
+    }
+    writeln!(
+        out,
+        "compile, median KB of bytecode a second: quick {:.0}, full {:.0}",
+        report.compile.quick_kb_per_s, report.compile.full_kb_per_s
+    )
 }

@@ -1,0 +1,179 @@
+//! The ways of executing one program: plain revm, and this engine in each tier.
+
+use std::sync::Arc;
+
+use zvm_engine::fixtures::replay::PreState;
+use zvm_jit::tier::Eager;
+use zvm_jit::unit::{Compiler, Level, Refused};
+use zvm_runtimes::evm::{FrameRunner, Machine};
+use zvm_runtimes::revm::context::{Context, TxEnv};
+use zvm_runtimes::revm::database::InMemoryDB;
+use zvm_runtimes::revm::handler::MainnetContext;
+use zvm_runtimes::revm::{ExecuteEvm, MainBuilder, MainnetEvm};
+
+use crate::corpus::Program;
+use crate::outcome::Outcome;
+use crate::sample::Subject;
+
+/// How this engine runs frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// By the interpreter.
+    Interpreter,
+    /// Natively, every code compiled at this level before its first instruction.
+    Native(Level),
+    /// As the node does: by the interpreter, and natively once that pays.
+    Auto,
+}
+
+impl Tier {
+    /// What runs the frames, without any compiled code yet; `None` for the interpreter.
+    ///
+    /// # Errors
+    /// There is no compiler for this processor.
+    pub fn runner(self, compiler: &Compiler) -> Result<Option<Arc<dyn FrameRunner>>, Refused> {
+        let level = match self {
+            Self::Interpreter => return Ok(None),
+            Self::Native(level) => level,
+            Self::Auto => Level::Quick,
+        };
+        Ok(Some(Arc::new(Eager::new(compiler.clone(), level))))
+    }
+}
+
+/// A way of executing one program.
+pub trait Side: Subject {
+    /// One run in full, on the state before the call, by whatever is compiled by now.
+    ///
+    /// # Errors
+    /// The transaction is refused.
+    fn outcome(&mut self) -> Result<Outcome, String>;
+}
+
+/// The peer: revm as it comes, with its own handler, context, journal and in-memory database.
+pub struct Plain {
+    evm: MainnetEvm<MainnetContext<InMemoryDB>>,
+    tx: TxEnv,
+    gas: u64,
+}
+
+impl Plain {
+    /// Ready to run `program`.
+    pub fn new(program: &Program) -> Self {
+        let mut context: MainnetContext<InMemoryDB> =
+            Context::new(program.database(), program.cfg.spec);
+        context.cfg = program.cfg.clone();
+        context.block = program.block.clone();
+        Self {
+            evm: context.build_mainnet(),
+            tx: program.tx.clone(),
+            gas: program.expected.gas_used,
+        }
+    }
+}
+
+impl Side for Plain {
+    fn outcome(&mut self) -> Result<Outcome, String> {
+        let outcome = self
+            .evm
+            .transact(self.tx.clone())
+            .map_err(|error| error.to_string())?;
+        Ok(Outcome::of_plain(&outcome.result, &outcome.state))
+    }
+}
+
+impl Subject for Plain {
+    fn run(&mut self) -> Result<(), String> {
+        // The changes are handed out and dropped: the next run finds the same state.
+        let outcome = self
+            .evm
+            .transact(self.tx.clone())
+            .map_err(|error| error.to_string())?;
+        same_gas(outcome.result.tx_gas_used(), self.gas)
+    }
+}
+
+/// This engine.
+pub struct Ours<'a> {
+    machine: Machine<'a>,
+    program: &'a Program,
+    pre: &'a PreState,
+    compiler: &'a Compiler,
+    tier: Tier,
+    runner: Option<Arc<dyn FrameRunner>>,
+    cold: bool,
+}
+
+impl<'a> Ours<'a> {
+    /// Ready to run `program` on `pre`. With `cold` every sample begins without any compiled code.
+    ///
+    /// # Errors
+    /// There is no compiler for this processor.
+    pub fn new(
+        program: &'a Program,
+        pre: &'a PreState,
+        compiler: &'a Compiler,
+        tier: Tier,
+        cold: bool,
+    ) -> Result<Self, String> {
+        let mut ours = Self {
+            machine: Machine::new(program.cfg.clone(), program.block.clone(), pre),
+            program,
+            pre,
+            compiler,
+            tier,
+            runner: None,
+            cold,
+        };
+        ours.renew()?;
+        Ok(ours)
+    }
+
+    fn renew(&mut self) -> Result<(), String> {
+        self.runner = self
+            .tier
+            .runner(self.compiler)
+            .map_err(|error| error.to_string())?;
+        if let Some(runner) = &self.runner {
+            self.machine.set_runner(Arc::clone(runner));
+        }
+        Ok(())
+    }
+}
+
+impl Side for Ours<'_> {
+    fn outcome(&mut self) -> Result<Outcome, String> {
+        let program = self.program;
+        // A machine of its own, because the changes must be kept to be seen.
+        let mut machine = Machine::new(program.cfg.clone(), program.block.clone(), self.pre);
+        if let Some(runner) = &self.runner {
+            machine.set_runner(Arc::clone(runner));
+        }
+        let result = machine
+            .execute(program.tx.clone())
+            .map_err(|error| error.to_string())?;
+        Ok(Outcome::of_block(&result, machine.state()))
+    }
+}
+
+impl Subject for Ours<'_> {
+    fn prepare(&mut self) -> Result<(), String> {
+        if self.cold { self.renew() } else { Ok(()) }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let result = self
+            .machine
+            .call(self.program.tx.clone())
+            .map_err(|error| error.to_string())?;
+        same_gas(result.tx_gas_used(), self.program.expected.gas_used)
+    }
+}
+
+fn same_gas(used: u64, expected: u64) -> Result<(), String> {
+    if used == expected {
+        Ok(())
+    } else {
+        Err(format!("used {used} gas, expected {expected}"))
+    }
+}
