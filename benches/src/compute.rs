@@ -8,7 +8,7 @@ use zvm_jit::unit::{Compiler, Level};
 
 use crate::corpus::{Group, Program};
 use crate::kernels::{self, KernelReport};
-use crate::sample::{Spread, Subject, calibrate, geometric_mean, seconds, take_turns};
+use crate::sample::{Spread, Subject, calibrate, geometric_mean, take_turns, time};
 use crate::side::{Ours, Plain, Side, Tier};
 
 /// Seconds a sample takes at least.
@@ -332,7 +332,7 @@ fn run(
     for ((name, side), runs) in sides.iter_mut().zip(&mut runs).take(4) {
         *runs = calibrate(*side, SHORTEST_SAMPLE).map_err(|reason| format!("{name}: {reason}"))?;
     }
-    let one = seconds(sides[1].1, runs[1])?;
+    let one = time(sides[1].1, runs[1])?.cpu;
     report.auto_runs = (effort.cold_window / one).ceil().clamp(1.0, 1e9) as u32;
     runs[4] = report.auto_runs;
     let mut subjects: Vec<(&mut dyn Subject, u32)> = Vec::new();
@@ -341,7 +341,7 @@ fn run(
     }
     let samples = take_turns(&mut subjects, effort.repetitions)?;
     let spread = |index: usize| {
-        let nanoseconds: Vec<f64> = samples[index].iter().map(|seconds| seconds * 1e9).collect();
+        let nanoseconds: Vec<f64> = samples[index].iter().map(|time| time.cpu * 1e9).collect();
         Spread::of(&nanoseconds)
     };
     report.spread = Columns {
@@ -451,14 +451,19 @@ mod tests {
                 "{}",
                 program.name
             );
-            for tier in [Tier::Interpreter, Tier::Native(Level::Quick), Tier::Auto] {
+            for tier in [
+                Tier::Interpreter,
+                Tier::Native(Level::Quick),
+                Tier::Native(Level::Full),
+                Tier::Auto,
+            ] {
                 let mut side = Ours::new(program, &pre, &compiler, tier, false).unwrap();
                 let difference = side.outcome().unwrap().difference(&program.expected);
                 assert_eq!(difference, None, "{} {tier:?}", program.name);
                 compared += 1;
             }
         }
-        assert_eq!(compared, 3 * 168);
+        assert_eq!(compared, 4 * 168);
     }
 
     #[test]

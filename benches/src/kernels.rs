@@ -8,7 +8,7 @@ use zvm_runtimes::isa::{Isa, assemble};
 
 use crate::compute::{ProgramReport, expecting_what_plain_revm_does};
 use crate::corpus::Program;
-use crate::sample::{Spread, Subject, calibrate, seconds};
+use crate::sample::{Subject, calibrate, median_of, time};
 use crate::side::{Plain, Side as _};
 
 /// A loop of which there is an EVM and a Rust version. Both take the number of rounds and return one word.
@@ -167,9 +167,9 @@ impl Kernel {
         let runs = calibrate(&mut subject, shortest)?;
         let mut times = Vec::with_capacity(repetitions);
         for _ in 0..repetitions {
-            times.push(seconds(&mut subject, runs)?);
+            times.push(time(&mut subject, runs)?);
         }
-        Ok(Spread::of(&times).median)
+        Ok(median_of(&times, |time| time.cpu))
     }
 }
 

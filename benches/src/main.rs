@@ -6,10 +6,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
+use zvm_benches::side::Tier;
 use zvm_benches::{compare_blocks, corpus, html};
 use zvm_engine::fixtures::replay;
+use zvm_jit::unit::Level;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -68,6 +70,37 @@ struct BlocksArgs {
     /// How often each block is executed on both sides; medians count.
     #[arg(long, default_value = "11")]
     repeat: NonZeroUsize,
+    /// Compare this tier, without compiled code and with, to the interpreter; each code is compiled before its first
+    /// instruction (jit) or once that pays (auto).
+    #[arg(long, value_enum, default_value = "interpreter")]
+    tier: TierName,
+    /// Level of `--tier jit`.
+    #[arg(long, value_enum, default_value = "full")]
+    level: LevelName,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TierName {
+    Interpreter,
+    Jit,
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelName {
+    Quick,
+    Full,
+}
+
+impl BlocksArgs {
+    fn tier(&self) -> Tier {
+        match (self.tier, self.level) {
+            (TierName::Interpreter, _) => Tier::Interpreter,
+            (TierName::Jit, LevelName::Quick) => Tier::Native(Level::Quick),
+            (TierName::Jit, LevelName::Full) => Tier::Native(Level::Full),
+            (TierName::Auto, _) => Tier::Auto,
+        }
+    }
 }
 
 fn main() -> eyre::Result<ExitCode> {
@@ -79,7 +112,8 @@ fn main() -> eyre::Result<ExitCode> {
 
 fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
     let blocks = replay::load(&args.paths)?;
-    let report = compare_blocks(&blocks, args.repeat.get()).map_err(eyre::Report::msg)?;
+    let report =
+        compare_blocks(&blocks, args.repeat.get(), args.tier()).map_err(eyre::Report::msg)?;
     let mut out = stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &report)?;
@@ -105,6 +139,32 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
                 run.plain_cpu_ms,
                 run.wall_ratio,
                 run.cpu_ratio
+            )?;
+        }
+        if let Some(tier) = &report.tier {
+            writeln!(
+                out,
+                "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>9}",
+                "block", "revm ms", "interp.", "cold", "warm", "cold x", "warm x", "cold wall"
+            )?;
+            for block in &tier.blocks {
+                writeln!(
+                    out,
+                    "{:>9} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>6.2} {:>6.2} {:>9.2}",
+                    block.block,
+                    block.plain_ms,
+                    block.interpreter_ms,
+                    block.cold_ms,
+                    block.warm_ms,
+                    block.cold_ratio,
+                    block.warm_ratio,
+                    block.cold_wall_ratio
+                )?;
+            }
+            writeln!(
+                out,
+                "interpreter / cold {:.3}, lowest of a block {:.3}; interpreter / warm {:.3}; plain revm / warm {:.3}",
+                tier.cold_ratio, tier.lowest_cold_ratio, tier.warm_ratio, tier.warm_plain_ratio
             )?;
         }
         writeln!(out, "equal to what was recorded: {}", report.equal)?;

@@ -191,7 +191,8 @@ mod tests {
         };
         assert_eq!(outcome.difference(&success), None);
         let other = B256::repeat_byte(1);
-        let changes: [(&str, fn(&mut Outcome, B256)); 10] = [
+        type Change = fn(&mut Outcome, B256);
+        let changes: [(&str, Change); 10] = [
             ("status", |o, _| o.status = "Stop".into()),
             ("gas used", |o, _| o.gas_used += 1),
             ("gas before the refund", |o, _| o.gas_spent += 1),

@@ -122,26 +122,20 @@ pub fn bars(series: &[(&str, &str)], rows: &[Row], scale: Scale) -> String {
     svg
 }
 
-/// Three significant digits, without a point from 100 on.
+/// Three significant digits at most.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
-        "–".to_owned()
-    } else if value == 0.0 {
-        "0".to_owned()
-    } else if value.abs() >= 99.95 {
-        format!("{value:.0}")
-    } else if value.abs() >= 9.995 {
-        trimmed(format!("{value:.1}"))
-    } else {
-        trimmed(format!("{value:.2}"))
+        return "–".to_owned();
     }
-}
-
-fn trimmed(text: String) -> String {
-    text.strip_suffix(".0")
-        .or_else(|| text.strip_suffix(".00"))
-        .map(str::to_owned)
-        .unwrap_or(text)
+    let digits = match value.abs() {
+        size if size >= 99.95 => return format!("{value:.0}"),
+        size if size >= 9.995 => 1,
+        size if size >= 0.095 => 2,
+        size if size >= 0.0095 => 3,
+        _ => 4,
+    };
+    let text = format!("{value:.digits$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Text as it may stand in HTML.
@@ -195,10 +189,24 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        let texts = [0.0, 0.834, 1.0, 9.876, 12.34, 99.96, 1234.5, f64::NAN].map(number);
+        let texts = [
+            0.0,
+            0.0051,
+            0.834,
+            0.5,
+            10.0,
+            9.876,
+            12.34,
+            99.96,
+            1234.5,
+            f64::NAN,
+        ]
+        .map(number);
         assert_eq!(
             texts,
-            ["0", "0.83", "1", "9.88", "12.3", "100", "1234", "–"]
+            [
+                "0", "0.0051", "0.83", "0.5", "10", "9.88", "12.3", "100", "1234", "–"
+            ]
         );
     }
 

@@ -1,4 +1,6 @@
-//! Processor time of repeated runs. Subjects take turns, so that what disturbs the machine disturbs all of them.
+//! Processor and wall time of repeated runs. Subjects take turns, so that what disturbs the machine disturbs all of them.
+
+use std::time::Instant;
 
 use serde::Serialize;
 use zvm_engine::fixtures::replay::thread_cpu_seconds;
@@ -18,6 +20,20 @@ pub trait Subject {
     /// # Errors
     /// It did not.
     fn run(&mut self) -> Result<(), String>;
+}
+
+/// What one run took, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Time {
+    /// Processor time of the thread that ran it.
+    pub cpu: f64,
+    /// From beginning to end.
+    pub wall: f64,
+}
+
+/// The median of one clock over samples.
+pub fn median_of(times: &[Time], clock: impl Fn(&Time) -> f64) -> f64 {
+    Spread::of(&times.iter().map(clock).collect::<Vec<_>>()).median
 }
 
 /// Median and quartiles.
@@ -52,20 +68,23 @@ impl Spread {
     }
 }
 
-/// Seconds of this thread's processor time that one of `runs` runs takes.
+/// What one of `runs` runs takes.
 ///
 /// # Errors
 /// A run failed.
-pub fn seconds(subject: &mut dyn Subject, runs: u32) -> Result<f64, String> {
+pub fn time(subject: &mut dyn Subject, runs: u32) -> Result<Time, String> {
     subject.prepare()?;
-    let start = thread_cpu_seconds();
+    let (wall, cpu) = (Instant::now(), thread_cpu_seconds());
     for _ in 0..runs {
         subject.run()?;
     }
-    Ok((thread_cpu_seconds() - start) / f64::from(runs))
+    Ok(Time {
+        cpu: (thread_cpu_seconds() - cpu) / f64::from(runs),
+        wall: wall.elapsed().as_secs_f64() / f64::from(runs),
+    })
 }
 
-/// How many runs a sample of at least `shortest` seconds needs.
+/// How many runs a sample of at least `shortest` seconds of processor time needs.
 ///
 /// # Errors
 /// A run failed.
@@ -75,7 +94,7 @@ pub fn calibrate(subject: &mut dyn Subject, shortest: f64) -> Result<u32, String
     subject.run()?;
     let mut runs = 1;
     loop {
-        let one = seconds(subject, runs)?;
+        let one = time(subject, runs)?.cpu;
         if one * f64::from(runs) >= shortest {
             return Ok(runs);
         }
@@ -92,7 +111,7 @@ pub fn calibrate(subject: &mut dyn Subject, shortest: f64) -> Result<u32, String
 pub fn take_turns(
     subjects: &mut [(&mut dyn Subject, u32)],
     repetitions: usize,
-) -> Result<Vec<Vec<f64>>, String> {
+) -> Result<Vec<Vec<Time>>, String> {
     let count = subjects.len();
     let mut samples = vec![Vec::with_capacity(repetitions); count];
     for repetition in 0..repetitions {
@@ -104,7 +123,7 @@ pub fn take_turns(
             };
             let index = (place + repetition / 2) % count;
             let (subject, runs) = &mut subjects[index];
-            samples[index].push(seconds(*subject, *runs)?);
+            samples[index].push(time(*subject, *runs)?);
         }
     }
     Ok(samples)

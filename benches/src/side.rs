@@ -27,18 +27,37 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// What runs the frames, without any compiled code yet; `None` for the interpreter.
+    /// What runs the frames, without any compiled code yet.
     ///
     /// # Errors
     /// There is no compiler for this processor.
-    pub fn runner(self, compiler: &Compiler) -> Result<Option<Arc<dyn FrameRunner>>, Refused> {
+    pub fn runner(self, compiler: &Compiler) -> Result<Runner, Refused> {
         let level = match self {
-            Self::Interpreter => return Ok(None),
+            Self::Interpreter => return Ok(Runner::default()),
             Self::Native(level) => level,
             Self::Auto => Level::Quick,
         };
-        Ok(Some(Arc::new(Eager::new(compiler.clone(), level))))
+        let frames: Arc<dyn FrameRunner> = Arc::new(Eager::new(compiler.clone(), level));
+        Ok(Runner {
+            frames: Some(frames),
+        })
     }
+}
+
+/// What runs frames, with the code it has compiled by now.
+#[derive(Debug, Clone, Default)]
+pub struct Runner {
+    frames: Option<Arc<dyn FrameRunner>>,
+}
+
+impl Runner {
+    /// `None`: the interpreter.
+    pub fn frames(&self) -> Option<&Arc<dyn FrameRunner>> {
+        self.frames.as_ref()
+    }
+
+    /// Waits until nothing waits to be compiled.
+    pub fn settle(&self) {}
 }
 
 /// A way of executing one program.
@@ -100,7 +119,7 @@ pub struct Ours<'a> {
     pre: &'a PreState,
     compiler: &'a Compiler,
     tier: Tier,
-    runner: Option<Arc<dyn FrameRunner>>,
+    runner: Runner,
     cold: bool,
 }
 
@@ -122,7 +141,7 @@ impl<'a> Ours<'a> {
             pre,
             compiler,
             tier,
-            runner: None,
+            runner: Runner::default(),
             cold,
         };
         ours.renew()?;
@@ -134,7 +153,7 @@ impl<'a> Ours<'a> {
             .tier
             .runner(self.compiler)
             .map_err(|error| error.to_string())?;
-        if let Some(runner) = &self.runner {
+        if let Some(runner) = self.runner.frames() {
             self.machine.set_runner(Arc::clone(runner));
         }
         Ok(())
@@ -146,7 +165,7 @@ impl Side for Ours<'_> {
         let program = self.program;
         // A machine of its own, because the changes must be kept to be seen.
         let mut machine = Machine::new(program.cfg.clone(), program.block.clone(), self.pre);
-        if let Some(runner) = &self.runner {
+        if let Some(runner) = self.runner.frames() {
             machine.set_runner(Arc::clone(runner));
         }
         let result = machine
