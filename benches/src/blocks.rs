@@ -10,7 +10,7 @@ use crate::sample::{Subject, Time, median_of, take_turns};
 use crate::side::{Runner, Tier};
 
 /// How often all blocks are executed before code counts as compiled.
-const WARMING: usize = 8;
+const WARMING: usize = 4;
 
 /// One way of executing all blocks.
 #[derive(Debug, Clone, Serialize)]
@@ -45,14 +45,23 @@ pub struct TierBlock {
     pub plain_ms: f64,
     /// Milliseconds by the interpreter.
     pub interpreter_ms: f64,
-    /// Milliseconds in the tier, beginning without compiled code.
-    pub cold_ms: f64,
     /// Milliseconds in the tier, after all blocks were executed several times.
     pub warm_ms: f64,
-    /// interpreter / cold
-    pub cold_ratio: f64,
     /// interpreter / warm
     pub warm_ratio: f64,
+    /// Beginning without compiled code; only for `auto`, since a tier that compiles before it executes would measure the
+    /// compiler.
+    #[serde(flatten)]
+    pub cold: Option<ColdBlock>,
+}
+
+/// One block without compiled code at its beginning.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ColdBlock {
+    /// Milliseconds.
+    pub cold_ms: f64,
+    /// interpreter / cold
+    pub cold_ratio: f64,
     /// interpreter / cold, wall time.
     pub cold_wall_ratio: f64,
 }
@@ -62,14 +71,16 @@ pub struct TierBlock {
 pub struct TierReport {
     /// One entry a block.
     pub blocks: Vec<TierBlock>,
-    /// Interpreter / cold over all blocks.
-    pub cold_ratio: f64,
     /// Interpreter / warm over all blocks.
     pub warm_ratio: f64,
     /// Plain revm / warm over all blocks.
     pub warm_plain_ratio: f64,
+    /// Interpreter / cold over all blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_ratio: Option<f64>,
     /// The lowest cold ratio of a block.
-    pub lowest_cold_ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lowest_cold_ratio: Option<f64>,
 }
 
 /// What a comparison found.
@@ -184,15 +195,13 @@ pub fn compare_blocks(
             transactions: &transactions,
             outcome: None,
         };
-        let mut ours: Vec<Ours<'_>> = if in_tier {
-            vec![
-                Ours::new(block, &interpreter),
-                Ours::new(block, &cold),
-                Ours::new(block, &warm),
-            ]
-        } else {
-            vec![Ours::new(block, &interpreter)]
-        };
+        let mut ours = vec![Ours::new(block, &interpreter)];
+        if in_tier {
+            ours.push(Ours::new(block, &warm));
+        }
+        if tier == Tier::Auto {
+            ours.push(Ours::new(block, &cold));
+        }
         for side in &mut ours {
             equal &= side.equal().map_err(named)?;
         }
@@ -240,30 +249,34 @@ fn in_a_tier(blocks: &[RecordedBlock], samples: &[Vec<Vec<Time>>]) -> TierReport
     for (block, samples) in blocks.iter().zip(samples) {
         let milliseconds = |side: usize| median_of(&samples[side], |time| time.cpu) * 1e3;
         let wall = |side: usize| median_of(&samples[side], |time| time.wall);
-        let (interpreter, cold, warm) = (milliseconds(1), milliseconds(2), milliseconds(3));
+        let (interpreter, warm) = (milliseconds(1), milliseconds(2));
+        let cold = samples.get(3).map(|_| ColdBlock {
+            cold_ms: milliseconds(3),
+            cold_ratio: interpreter / milliseconds(3),
+            cold_wall_ratio: wall(1) / wall(3),
+        });
         report.push(TierBlock {
             block: block.header.number,
             gas: block.header.gas_used,
             plain_ms: milliseconds(0),
             interpreter_ms: interpreter,
-            cold_ms: cold,
             warm_ms: warm,
-            cold_ratio: interpreter / cold,
             warm_ratio: interpreter / warm,
-            cold_wall_ratio: wall(1) / wall(2),
+            cold,
         });
     }
     let sum = |field: fn(&TierBlock) -> f64| report.iter().map(field).sum::<f64>();
-    let interpreter = sum(|block| block.interpreter_ms);
-    let warm = sum(|block| block.warm_ms);
+    let (interpreter, warm) = (
+        sum(|block| block.interpreter_ms),
+        sum(|block| block.warm_ms),
+    );
+    let cold = || report.iter().filter_map(|block| block.cold);
+    let cold_ms: f64 = cold().map(|cold| cold.cold_ms).sum();
     TierReport {
-        cold_ratio: interpreter / sum(|block| block.cold_ms),
         warm_ratio: interpreter / warm,
         warm_plain_ratio: sum(|block| block.plain_ms) / warm,
-        lowest_cold_ratio: report
-            .iter()
-            .map(|block| block.cold_ratio)
-            .fold(f64::INFINITY, f64::min),
+        cold_ratio: cold().next().map(|_| interpreter / cold_ms),
+        lowest_cold_ratio: cold().map(|cold| cold.cold_ratio).reduce(f64::min),
         blocks: report,
     }
 }

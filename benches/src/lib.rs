@@ -11,7 +11,7 @@ pub mod sample;
 pub mod side;
 mod workload;
 
-pub use blocks::{BlocksReport, BlocksRun, TierBlock, TierReport, compare_blocks};
+pub use blocks::{BlocksReport, BlocksRun, ColdBlock, TierBlock, TierReport, compare_blocks};
 pub use workload::Workload;
 
 use std::path::PathBuf;

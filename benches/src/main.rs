@@ -1,7 +1,7 @@
 //! `zvm-bench`: the throughput harness. Every figure stands beside a peer's from the same run.
 
 use std::fs;
-use std::io::{Write as _, stdout};
+use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
 use zvm_benches::side::Tier;
-use zvm_benches::{compare_blocks, corpus, html};
+use zvm_benches::{TierReport, compare_blocks, corpus, html};
 use zvm_engine::fixtures::replay;
 use zvm_jit::unit::Level;
 
@@ -142,30 +142,7 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
             )?;
         }
         if let Some(tier) = &report.tier {
-            writeln!(
-                out,
-                "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>9}",
-                "block", "revm ms", "interp.", "cold", "warm", "cold x", "warm x", "cold wall"
-            )?;
-            for block in &tier.blocks {
-                writeln!(
-                    out,
-                    "{:>9} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>6.2} {:>6.2} {:>9.2}",
-                    block.block,
-                    block.plain_ms,
-                    block.interpreter_ms,
-                    block.cold_ms,
-                    block.warm_ms,
-                    block.cold_ratio,
-                    block.warm_ratio,
-                    block.cold_wall_ratio
-                )?;
-            }
-            writeln!(
-                out,
-                "interpreter / cold {:.3}, lowest of a block {:.3}; interpreter / warm {:.3}; plain revm / warm {:.3}",
-                tier.cold_ratio, tier.lowest_cold_ratio, tier.warm_ratio, tier.warm_plain_ratio
-            )?;
+            tier_table(&mut out, tier)?;
         }
         writeln!(out, "equal to what was recorded: {}", report.equal)?;
     }
@@ -174,6 +151,42 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn tier_table(out: &mut dyn Write, tier: &TierReport) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>6} {:>7}",
+        "block", "revm ms", "interp.", "warm", "ratio", "cold", "ratio", "wall"
+    )?;
+    for block in &tier.blocks {
+        write!(
+            out,
+            "{:>9} {:>9.3} {:>9.3} {:>9.3} {:>6.2}",
+            block.block, block.plain_ms, block.interpreter_ms, block.warm_ms, block.warm_ratio
+        )?;
+        if let Some(cold) = &block.cold {
+            let ratios = (cold.cold_ratio, cold.cold_wall_ratio);
+            write!(
+                out,
+                " {:>9.3} {:>6.2} {:>7.2}",
+                cold.cold_ms, ratios.0, ratios.1
+            )?;
+        }
+        writeln!(out)?;
+    }
+    write!(
+        out,
+        "interpreter / warm {:.3}, plain revm / warm {:.3}",
+        tier.warm_ratio, tier.warm_plain_ratio
+    )?;
+    if let (Some(cold), Some(lowest)) = (tier.cold_ratio, tier.lowest_cold_ratio) {
+        write!(
+            out,
+            "; interpreter / cold {cold:.3}, of the worst block {lowest:.3}"
+        )?;
+    }
+    writeln!(out)
 }
 
 fn compute(args: &ComputeArgs) -> eyre::Result<ExitCode> {
@@ -210,7 +223,7 @@ fn compute(args: &ComputeArgs) -> eyre::Result<ExitCode> {
 
 fn table(report: &ComputeReport) -> std::io::Result<()> {
     let mut out = stdout().lock();
-    let row = |out: &mut dyn std::io::Write, program: &ProgramReport| {
+    let row = |out: &mut dyn Write, program: &ProgramReport| {
         let ratios = program.ratios();
         writeln!(
             out,
@@ -233,7 +246,7 @@ fn table(report: &ComputeReport) -> std::io::Result<()> {
             },
         )
     };
-    let means = |out: &mut dyn std::io::Write, name: &str, ratios: &Ratios| {
+    let means = |out: &mut dyn Write, name: &str, ratios: &Ratios| {
         writeln!(
             out,
             "{name:42} {:>11} {:>7.2} {:>7.2} {:>7.2} {:>7.2}",
