@@ -7,7 +7,7 @@ use zvm_engine::fixtures::replay::thread_cpu_seconds;
 use zvm_jit::unit::{Compiler, Level};
 
 use crate::corpus::{Group, Program};
-use crate::kernels::{self, KernelReport};
+use crate::kernels::{Kernel, KernelReport};
 use crate::sample::{Spread, Subject, calibrate, geometric_mean, take_turns, time};
 use crate::side::{Ours, Plain, Side, Tier};
 
@@ -155,12 +155,13 @@ impl ComputeReport {
     }
 }
 
-/// Measures all `programs`, the kernels and the bare transaction. `progress` hears of each before it starts.
+/// Measures all `programs`, `kernels` and the bare transaction. `progress` hears of each before it starts.
 ///
 /// # Errors
 /// There is no compiler for this processor, or plain revm does not run one of our own programs.
 pub fn compute(
     programs: &[Program],
+    kernels: &[Kernel],
     effort: Effort,
     progress: &mut dyn FnMut(&str),
 ) -> Result<ComputeReport, String> {
@@ -177,11 +178,11 @@ pub fn compute(
             Group::SingleOpcode => gce.push(measured(program)),
         }
     }
-    let mut kernels = Vec::new();
-    for kernel in kernels::all() {
+    let mut beside_rust = Vec::new();
+    for kernel in kernels {
         let program = kernel.program()?;
         let native = kernel.native_seconds(effort.repetitions, SHORTEST_SAMPLE)?;
-        kernels.push(KernelReport {
+        beside_rust.push(KernelReport {
             native_ns: native * 1e9,
             program: measured(&program),
         });
@@ -192,7 +193,7 @@ pub fn compute(
         programs: corpus,
         gce_geomean: geometric_means(&gce),
         gce,
-        kernels,
+        kernels: beside_rust,
         bare_transaction,
         repetitions: effort.repetitions,
         build: if cfg!(debug_assertions) {
@@ -375,7 +376,7 @@ fn check(sides: &mut [(&str, &mut dyn Side)], program: &Program) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{corpus, shared};
+    use crate::{corpus, kernels, shared};
 
     const LITTLE: Effort = Effort {
         repetitions: 1,
@@ -385,7 +386,7 @@ mod tests {
     #[test]
     fn the_report_has_the_stated_shape() {
         let programs = corpus::load(&shared("corpus"), "counter").unwrap();
-        let report = compute(&programs, LITTLE, &mut |_| ()).unwrap();
+        let report = compute(&programs, &kernels::all(), LITTLE, &mut |_| ()).unwrap();
         assert!(report.equal());
         let json = serde_json::to_value(&report).unwrap();
         let program = &json["programs"][0];

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
-use zvm_benches::side::Tier;
-use zvm_benches::{TierReport, compare_blocks, corpus, html};
+use zvm_benches::corpus::{CorpusError, Group, Program};
+use zvm_benches::side::{self, SideName, Tier};
+use zvm_benches::{TierReport, compare_blocks, corpus, html, kernels};
 use zvm_engine::fixtures::replay;
 use zvm_jit::unit::Level;
 
@@ -35,6 +36,29 @@ enum Command {
     Blocks(BlocksArgs),
     /// Programs in every tier, beside plain revm.
     Compute(ComputeArgs),
+    /// One program again and again on one side, for a profiler to watch.
+    Repeat(RepeatArgs),
+}
+
+#[derive(Debug, Args)]
+struct RepeatArgs {
+    /// The program's file.
+    program: PathBuf,
+    /// Who executes it.
+    #[arg(long, value_enum, default_value = "full")]
+    side: SideArg,
+    /// How often.
+    #[arg(long, default_value = "100")]
+    runs: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SideArg {
+    Plain,
+    Interpreter,
+    Quick,
+    Full,
+    Auto,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +131,7 @@ fn main() -> eyre::Result<ExitCode> {
     match Cli::parse().command {
         Command::Blocks(args) => blocks(&args),
         Command::Compute(args) => compute(&args),
+        Command::Repeat(args) => repeat(&args),
     }
 }
 
@@ -190,13 +215,18 @@ fn tier_table(out: &mut dyn Write, tier: &TierReport) -> std::io::Result<()> {
 }
 
 fn compute(args: &ComputeArgs) -> eyre::Result<ExitCode> {
-    let programs = corpus::load(&args.corpus, &args.programs)?;
+    let mut kernels = kernels::all().to_vec();
+    kernels.retain(|kernel| kernel.name.contains(&args.programs));
+    let programs = match corpus::load(&args.corpus, &args.programs) {
+        Err(CorpusError::Nothing(_)) if !kernels.is_empty() => Vec::new(),
+        programs => programs?,
+    };
     let effort = Effort {
         repetitions: args.repetitions.get(),
         cold_window: f64::from(args.auto_window) * 1e-3,
     };
     let mut progress = |name: &str| eprintln!("{name}");
-    let report = zvm_benches::compute::compute(&programs, effort, &mut progress)
+    let report = zvm_benches::compute::compute(&programs, &kernels, effort, &mut progress)
         .map_err(eyre::Report::msg)?;
     if let Some(path) = &args.html {
         fs::write(path, html::page(&report))?;
@@ -297,4 +327,17 @@ fn table(report: &ComputeReport) -> std::io::Result<()> {
         "compile, median KB of bytecode a second: quick {:.0}, full {:.0}",
         report.compile.quick_kb_per_s, report.compile.full_kb_per_s
     )
+}
+
+fn repeat(args: &RepeatArgs) -> eyre::Result<ExitCode> {
+    let program = Program::load(&args.program, Group::Corpus)?;
+    let side = match args.side {
+        SideArg::Plain => SideName::Plain,
+        SideArg::Interpreter => SideName::Ours(Tier::Interpreter),
+        SideArg::Quick => SideName::Ours(Tier::Native(Level::Quick)),
+        SideArg::Full => SideName::Ours(Tier::Native(Level::Full)),
+        SideArg::Auto => SideName::Ours(Tier::Auto),
+    };
+    side::repeat(&program, side, args.runs).map_err(eyre::Report::msg)?;
+    Ok(ExitCode::SUCCESS)
 }

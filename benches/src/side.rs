@@ -60,6 +60,39 @@ impl Runner {
     pub fn settle(&self) {}
 }
 
+/// The ways of executing a program that a user can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideName {
+    /// [`Plain`]
+    Plain,
+    /// [`Ours`]
+    Ours(Tier),
+}
+
+/// Executes `program` `runs` times on one side, for a profiler to watch. With code compiled before, except for `auto`.
+///
+/// # Errors
+/// A run does not use the gas it should; there is no compiler for this processor.
+pub fn repeat(program: &Program, side: SideName, runs: u32) -> Result<(), String> {
+    let pre = program.pre_state();
+    let compiler = Compiler::new().map_err(|error| error.to_string())?;
+    let (mut plain, mut ours);
+    let subject: &mut dyn Subject = match side {
+        SideName::Plain => {
+            plain = Plain::new(program);
+            &mut plain
+        }
+        SideName::Ours(tier) => {
+            ours = Ours::new(program, &pre, &compiler, tier, false)?;
+            &mut ours
+        }
+    };
+    for _ in 0..runs {
+        subject.run()?;
+    }
+    Ok(())
+}
+
 /// A way of executing one program.
 pub trait Side: Subject {
     /// One run in full, on the state before the call, by whatever is compiled by now.

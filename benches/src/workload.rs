@@ -1,13 +1,11 @@
 //! Blocks of like transactions, made here or taken from the corpus.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use alloy_primitives::{Address, TxKind, U256};
 use zvm_engine::fixtures::replay::{PlainOutcome, PreState, execute_plain};
-use zvm_runtimes::evm::{Fork, FrameRunner, Machine, MachineError, cfg_env};
+use zvm_runtimes::evm::{Fork, Machine, MachineError, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
-use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, CfgEnv, TxEnv};
 
 use crate::corpus::{CorpusError, Group, Program};
@@ -103,25 +101,6 @@ impl Workload {
             return Ok(0);
         };
         Ok(self.machine().execute(first.clone())?.tx_gas_used())
-    }
-
-    /// Executes all transactions by this engine with frames run by `runner`. Returns the gas used and the last result.
-    ///
-    /// # Errors
-    /// A transaction is refused.
-    pub fn execute_tiered(
-        &self,
-        runner: Arc<dyn FrameRunner>,
-    ) -> Result<(u64, Option<ExecutionResult>), MachineError> {
-        let mut machine = self.machine();
-        machine.set_runner(runner);
-        let (mut gas, mut last) = (0, None);
-        for tx in &self.transactions {
-            let result = machine.execute(tx.clone())?;
-            gas += result.tx_gas_used();
-            last = Some(result);
-        }
-        Ok((gas, last))
     }
 
     /// Executes all transactions by this engine. Returns the gas used.
