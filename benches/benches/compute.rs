@@ -8,7 +8,7 @@ use zvm_benches::corpus::{self, Group, Program};
 use zvm_benches::sample::Subject;
 use zvm_benches::side::{Ours, Plain, Tier};
 use zvm_benches::{kernels, shared};
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

@@ -3,14 +3,14 @@
 
 use serde::Serialize;
 use zvm_engine::fixtures::replay::{Outcome, PlainOutcome, RecordedBlock};
-use zvm_jit::unit::Compiler;
+use zvm_jit::compiler::Compiler;
 use zvm_runtimes::revm::context::TxEnv;
 
 use crate::sample::{Subject, Time, median_of, take_turns};
 use crate::side::{Runner, Tier};
 
 /// How often all blocks are executed before code counts as compiled.
-const WARMING: usize = 4;
+const WARMING: usize = 8;
 
 /// One way of executing all blocks.
 #[derive(Debug, Clone, Serialize)]

@@ -4,7 +4,7 @@
 use alloy_primitives::Bytes;
 use serde::Serialize;
 use zvm_engine::fixtures::replay::thread_cpu_seconds;
-use zvm_jit::unit::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level};
 
 use crate::corpus::{Group, Program};
 use crate::kernels::{Kernel, KernelReport};
@@ -262,11 +262,11 @@ fn compile(program: &Program, compiler: &Compiler, level: Level) -> Compilation 
         let (mut times, mut total) = (Vec::new(), 0.0);
         while times.len() < most && (total < shortest || times.len() < fewest) {
             let start = thread_cpu_seconds();
-            let unit = compiler.compile(&code, program.spec_id(), level);
+            let image = compiler.compile(&code, program.spec_id(), level);
             let time = thread_cpu_seconds() - start;
             if times.is_empty() {
-                match &unit {
-                    Ok(unit) => compilation.bytes += unit.size(),
+                match &image {
+                    Ok(image) => compilation.bytes += image.code().len(),
                     Err(reason) => (compilation.refused)
                         .push(format!("{level:?}, {} bytes: {reason}", code.len())),
                 }

@@ -12,7 +12,7 @@ use zvm_benches::corpus::{CorpusError, Group, Program};
 use zvm_benches::side::{self, SideName, Tier};
 use zvm_benches::{TierReport, compare_blocks, corpus, html, kernels};
 use zvm_engine::fixtures::replay;
-use zvm_jit::unit::Level;
+use zvm_jit::compiler::Level;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

@@ -1,10 +1,12 @@
 //! The ways of executing one program: plain revm, and this engine in each tier.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use zvm_engine::fixtures::replay::PreState;
-use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level, Refused};
+use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::tier::{Auto, Native, Settings, Statistics};
 use zvm_runtimes::evm::{FrameRunner, Machine};
 use zvm_runtimes::revm::context::{Context, TxEnv};
 use zvm_runtimes::revm::database::InMemoryDB;
@@ -14,6 +16,9 @@ use zvm_runtimes::revm::{ExecuteEvm, MainBuilder, MainnetEvm};
 use crate::corpus::Program;
 use crate::outcome::Outcome;
 use crate::sample::Subject;
+
+/// No compilation of the corpus takes as long on an idle machine.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How this engine runs frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +35,18 @@ impl Tier {
     /// What runs the frames, without any compiled code yet.
     ///
     /// # Errors
-    /// There is no compiler for this processor.
-    pub fn runner(self, compiler: &Compiler) -> Result<Runner, Refused> {
-        let level = match self {
+    /// The system gives no thread to compile in.
+    pub fn runner(self, compiler: &Compiler) -> io::Result<Runner> {
+        let settings = match self {
             Self::Interpreter => return Ok(Runner::default()),
-            Self::Native(level) => level,
-            Self::Auto => Level::Quick,
+            Self::Native(level) => Settings::default().eager(level),
+            Self::Auto => Settings::default(),
         };
-        let frames: Arc<dyn FrameRunner> = Arc::new(Eager::new(compiler.clone(), level));
+        let source = Native::new(compiler.clone(), settings.memory, None);
+        let tiers = Arc::new(Auto::new(source, settings)?);
+        let frames: Arc<dyn FrameRunner> = tiers.clone();
         Ok(Runner {
-            frames: Some(frames),
+            tiers: Some((tiers, frames)),
         })
     }
 }
@@ -47,17 +54,36 @@ impl Tier {
 /// What runs frames, with the code it has compiled by now.
 #[derive(Debug, Clone, Default)]
 pub struct Runner {
-    frames: Option<Arc<dyn FrameRunner>>,
+    /// Twice the same.
+    tiers: Option<(Arc<Auto>, Arc<dyn FrameRunner>)>,
 }
 
 impl Runner {
     /// `None`: the interpreter.
     pub fn frames(&self) -> Option<&Arc<dyn FrameRunner>> {
-        self.frames.as_ref()
+        self.tiers.as_ref().map(|tiers| &tiers.1)
     }
 
-    /// Waits until nothing waits to be compiled.
-    pub fn settle(&self) {}
+    /// What ran how, unless all is interpreted.
+    pub fn statistics(&self) -> Option<Statistics> {
+        self.tiers.as_ref().map(|tiers| tiers.0.statistics())
+    }
+
+    /// Waits until nothing is left to compile: nothing waits, and nothing was finished for longer than a compilation takes.
+    pub fn settle(&self) {
+        let Some((tiers, _)) = &self.tiers else {
+            return;
+        };
+        let finished = |now: &Statistics| now.compiled + now.refused;
+        let (mut before, mut since) = (tiers.statistics(), Instant::now());
+        while since.elapsed() < QUIET {
+            thread::sleep(QUIET / 50);
+            let now = tiers.statistics();
+            if now.queue > 0 || finished(&now) != finished(&before) {
+                (before, since) = (now, Instant::now());
+            }
+        }
+    }
 }
 
 /// The ways of executing a program that a user can name.
