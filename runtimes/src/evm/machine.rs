@@ -17,6 +17,7 @@ use revm::interpreter::interpreter_action::FrameInit;
 use revm::interpreter::{Interpreter, InterpreterAction};
 
 use super::fork::{BlobParams, Fork};
+use super::instructions::instructions;
 use super::journal::BlockJournal;
 use super::state::{BlockState, ReadError, StateReader};
 
@@ -181,7 +182,7 @@ impl<'a> Machine<'a> {
             evm: Some(Evm {
                 ctx: context,
                 inspector: (),
-                instruction: EthInstructions::new_mainnet_with_spec(spec),
+                instruction: instructions(spec),
                 precompiles: EthPrecompiles::new(spec),
                 frame_stack: FrameStack::new_prealloc(8),
             }),

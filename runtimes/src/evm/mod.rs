@@ -5,12 +5,15 @@
 //! manifest). Callers hand in a [`StateReader`] as a trait object.
 
 mod fork;
+mod instructions;
 mod journal;
+mod keccak;
 mod machine;
 mod state;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
 pub use journal::BlockJournal;
+pub use keccak::keccak256;
 pub use machine::{
     Context, FrameRunner, Instructions, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS,
     cfg_env,
