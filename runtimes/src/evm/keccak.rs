@@ -1,8 +1,8 @@
 //! Keccak-256 as contracts use it: the same short inputs again and again.
 //!
-//! A memo keeps the hashes of 32-byte and 64-byte inputs: the places of arrays (`keccak256(slot)`) and the slots of
-//! mappings (`keccak256(key . slot)`). Everything else, and what the memo lacks, is hashed by the library, whose assembly
-//! was the fastest of what was measured (`docs/host-path.md`).
+//! A memo keeps the hashes of 64-byte inputs: the slots of mappings (`keccak256(key . slot)`). Everything else, and what
+//! the memo lacks, is hashed by the library, whose assembly was the fastest of what was measured (`docs/host-path.md`).
+//! 32-byte inputs are left out: chains of hashes never repeat one.
 
 use core::cell::RefCell;
 
@@ -13,19 +13,8 @@ const ENTRIES: usize = 1 << 10;
 
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Bytes of the input; 0 where the entry is free.
-    length: u64,
-    /// The input, followed by zeros.
     input: [u64; 8],
     hash: B256,
-}
-
-impl Entry {
-    const FREE: Self = Self {
-        length: 0,
-        input: [0; 8],
-        hash: B256::ZERO,
-    };
 }
 
 thread_local! {
@@ -37,27 +26,29 @@ thread_local! {
 /// The hash of `input`.
 #[inline]
 pub fn keccak256(input: &[u8]) -> B256 {
-    match input.len() {
-        32 | 64 => memoised(input),
-        _ => alloy_primitives::keccak256(input),
+    match input.try_into() {
+        Ok(pair) => memoised(pair),
+        Err(_) => alloy_primitives::keccak256(input),
     }
 }
 
-/// At most 64 bytes.
-fn memoised(input: &[u8]) -> B256 {
+fn memoised(input: &[u8; 64]) -> B256 {
     let mut words = [0; 8];
     for (word, bytes) in words.iter_mut().zip(input.as_chunks::<8>().0) {
         *word = u64::from_le_bytes(*bytes);
     }
-    let length = input.len() as u64;
     MEMO.with_borrow_mut(|memo| {
         if memo.is_empty() {
-            memo.resize(ENTRIES, Entry::FREE);
+            // Every entry is a true pair, so none needs a mark that it is taken.
+            let entry = Entry {
+                input: [0; 8],
+                hash: alloy_primitives::keccak256([0; 64]),
+            };
+            memo.resize(ENTRIES, entry);
         }
         let entry = &mut memo[place(&words)];
-        if entry.length != length || entry.input != words {
+        if entry.input != words {
             *entry = Entry {
-                length,
                 input: words,
                 hash: alloy_primitives::keccak256(input),
             };
@@ -102,17 +93,15 @@ mod tests {
 
     #[test]
     fn a_memoised_hash_is_the_hash_whatever_shares_its_place() {
-        // A short input and the same with zeros behind it have one place.
+        // Each asked for twice in a row, and again after many others.
         let mut input = [0u8; 64];
         for round in 0..2 {
             for index in 0..4 * ENTRIES as u64 {
                 input[24..32].copy_from_slice(&index.to_be_bytes());
                 input[63] = (index % 3) as u8;
-                for length in [64, 32, 64, 64, 32] {
-                    let input = &input[..length];
-                    let expected = alloy_primitives::keccak256(input);
-                    assert_eq!(keccak256(input), expected, "{round} {index} {length}");
-                }
+                let expected = alloy_primitives::keccak256(input);
+                assert_eq!(keccak256(&input), expected, "{round} {index}");
+                assert_eq!(keccak256(&input), expected, "{round} {index}");
             }
         }
     }

@@ -5,11 +5,13 @@
 //! manifest). Callers hand in a [`StateReader`] as a trait object.
 
 mod fork;
+mod frames;
 mod instructions;
 mod journal;
 mod keccak;
 mod machine;
 mod state;
+mod workspace;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
 pub use journal::BlockJournal;
