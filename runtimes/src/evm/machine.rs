@@ -109,8 +109,13 @@ impl<'a> Machine<'a> {
     /// A machine that goes on from the changes in `state`.
     pub fn with_state(cfg: CfgEnv, block: BlockEnv, state: BlockState<'a>) -> Self {
         let spec = cfg.spec;
-        let Workspace { frames, local } = Workspace::take();
+        let Workspace {
+            frames,
+            local,
+            slots,
+        } = Workspace::take();
         let mut journal = BlockJournal::new(state);
+        journal.set_slots(slots);
         journal.set_spec_id(spec);
         let context = Context {
             block,
@@ -298,12 +303,15 @@ impl<'a> Machine<'a> {
 /// Keeps for the thread's next machine what outlives this one.
 fn recycle<'a>(evm: MachineEvm<'a, ()>, deep: bool) -> BlockState<'a> {
     let Evm {
-        ctx, frame_stack, ..
+        mut ctx,
+        frame_stack,
+        ..
     } = evm;
     if !deep {
         Workspace {
             frames: frame_stack,
             local: ctx.local,
+            slots: ctx.journaled_state.take_slots(),
         }
         .give_back();
     }

@@ -10,11 +10,12 @@ mod instructions;
 mod journal;
 mod keccak;
 mod machine;
+mod slots;
 mod state;
 mod workspace;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
-pub use journal::BlockJournal;
+pub use journal::{BlockJournal, sload_warm};
 pub use keccak::keccak256;
 pub use machine::{
     Context, FrameRunner, Instructions, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS,

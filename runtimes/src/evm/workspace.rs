@@ -1,4 +1,4 @@
-//! What a machine needs and the next machine of the thread can have: frames with their stacks, and frame memory.
+//! What a machine needs and the next machine of the thread can have: frames with their stacks, frame memory, caches.
 //!
 //! A block's machine lives for its block only, a call's for its call. Eight stacks of 32 KiB and a memory that has grown
 //! cost more to get and to give back than a short transaction costs to run, most of it page faults.
@@ -9,6 +9,7 @@ use revm::context::{FrameStack, LocalContext};
 use revm::context_interface::LocalContextTr as _;
 
 use super::frames::Frame;
+use super::slots::WarmSlots;
 
 /// Frames made in advance: deeper calls make theirs when they come.
 const FRAMES: usize = 8;
@@ -17,10 +18,11 @@ const KEPT_MEMORY: usize = 1 << 22;
 /// Workspaces kept by a thread. A thread has more than one machine where it traces or simulates beside a block.
 const KEPT: usize = 4;
 
-/// Frames and frame memory of one machine.
+/// Frames, frame memory and warm slots of one machine.
 pub(super) struct Workspace {
     pub(super) frames: FrameStack<Frame>,
     pub(super) local: LocalContext,
+    pub(super) slots: WarmSlots,
 }
 
 thread_local! {
@@ -36,6 +38,7 @@ impl Workspace {
             .unwrap_or_else(|| Self {
                 frames: FrameStack::new_prealloc(FRAMES),
                 local: LocalContext::default(),
+                slots: WarmSlots::new(),
             })
     }
 
