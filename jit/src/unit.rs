@@ -134,7 +134,6 @@ impl Unit {
     /// Bytes of memory that dropping the unit frees: native code, tables and itself.
     pub fn footprint(&self) -> usize {
         self.part.length()
-            + size_of_val(&*self.jump_map)
             + size_of_val(&*self.entries)
             + size_of_val(&*self.symbols)
             + size_of::<Self>()
