@@ -131,6 +131,14 @@ impl Unit {
         self.size
     }
 
+    /// Bytes of memory that dropping the unit frees: native code, tables and itself.
+    pub fn footprint(&self) -> usize {
+        self.part.length()
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.symbols)
+            + size_of::<Self>()
+    }
+
     /// Bytes of the code it was made from.
     pub fn bytecode(&self) -> usize {
         self.bytecode
