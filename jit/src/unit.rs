@@ -134,7 +134,6 @@ impl Unit {
     /// Bytes of memory that dropping the unit frees: native code, tables and itself.
     pub fn footprint(&self) -> usize {
         self.part.length()
-            + size_of_val(&*self.jump_map)
             + size_of_val(&*self.entries)
             + size_of_val(&*self.symbols)
             + size_of::<Self>()
@@ -201,7 +200,10 @@ mod tests {
             let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
             assert_eq!(unit.entry_at(0), Some(0));
             // Only control from within the region comes behind the JUMPI.
-            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
+            assert_eq!(
+                (unit.entry_at(behind), unit.entry_at(code.len())),
+                (None, None)
+            );
         }
     }
 }
