@@ -323,6 +323,9 @@ settings! {
     jit_memory / "ZVM_JIT_MEMORY": usize = zvm_jit::tier::DEFAULT_MEMORY;
     /// Compilations that may wait; the least valuable is dropped [default: 1024].
     jit_queue / "ZVM_JIT_QUEUE": usize = zvm_jit::tier::DEFAULT_QUEUE;
+    /// Bytes of compiled code kept in the folder of the store, below `native`; 0 keeps none [default: 1073741824].
+    #[flag(value_name = "BYTES")]
+    jit_cache_bytes / "ZVM_JIT_CACHE_BYTES": u64 = DEFAULT_JIT_CACHE_BYTES;
     /// Most gas eth_call and eth_estimateGas may use [default: 50000000].
     #[flag(value_name = "GAS")]
     rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;
@@ -348,6 +351,9 @@ const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: usize = 4_096;
+
+/// Bytes of compiled code on disk.
+pub const DEFAULT_JIT_CACHE_BYTES: u64 = 1 << 30;
 
 /// More compilations than anybody would wait for.
 const MAX_JIT_QUEUE: usize = 1_000_000;

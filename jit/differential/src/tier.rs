@@ -35,14 +35,18 @@ pub enum Tier {
     /// By the interpreter for a random number of instructions whenever a frame starts or goes on, then natively at a
     /// random level: native code is entered wherever it lets itself be entered.
     Mixed,
+    /// By the interpreter past a random number of places where native code may be entered, then natively at a random
+    /// level by code whose guards fail at random: loops are entered at their headers and frames left in the middle.
+    Stressed,
 }
 
 impl Tier {
     /// What is compared with the interpreter.
-    pub const NATIVE: [Self; 3] = [
+    pub const NATIVE: [Self; 4] = [
         Self::Native(Level::Quick),
         Self::Native(Level::Full),
         Self::Mixed,
+        Self::Stressed,
     ];
 }
 
@@ -53,6 +57,7 @@ impl core::fmt::Display for Tier {
             Self::Native(Level::Quick) => "quick",
             Self::Native(Level::Full) => "full",
             Self::Mixed => "mixed",
+            Self::Stressed => "stressed",
         })
     }
 }
@@ -117,9 +122,6 @@ pub struct Log {
 /// Units of codes that are called again: those made last, about this many.
 const KEPT_UNITS: usize = 4_096;
 
-/// Bytes of native code, far above what the kept units take.
-const MEMORY: usize = 4 << 30;
-
 /// What ran how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -151,12 +153,17 @@ impl core::ops::AddAssign for Statistics {
     }
 }
 
-type Units = HashMap<(B256, SpecId, Level), Option<Arc<Unit>>>;
+/// By code hash, rules, level, and whether guards fail at random.
+type Units = HashMap<(B256, SpecId, Level, bool), Option<Arc<Unit>>>;
+
+/// Bytes of native code, far above what the kept units take.
+const MEMORY: usize = 4 << 30;
 
 /// Compiles what runs, and keeps the last of it.
 #[derive(Debug)]
 pub struct Native {
     compiler: Compiler,
+    stressed: Compiler,
     memory: CodeMemory,
     inner: Mutex<(Units, Statistics)>,
 }
@@ -164,8 +171,11 @@ pub struct Native {
 impl Native {
     /// Compiles by `compiler`.
     pub fn new(compiler: Compiler) -> Self {
+        let mut stressed = compiler.clone();
+        stressed.set_stress(true);
         Self {
             compiler,
+            stressed,
             memory: CodeMemory::new(MEMORY),
             inner: Mutex::default(),
         }
@@ -181,6 +191,7 @@ impl Native {
         interpreter: &Interpreter<EthInterpreter>,
         spec: SpecId,
         level: Level,
+        stressed: bool,
     ) -> Option<Arc<Unit>> {
         let hash = interpreter
             .bytecode
@@ -191,10 +202,15 @@ impl Native {
             units.clear();
         }
         units
-            .entry((hash, spec, level))
+            .entry((hash, spec, level, stressed))
             .or_insert_with(|| {
                 let code = interpreter.bytecode.original_byte_slice();
-                let image = self.compiler.compile(code, spec, level).ok();
+                let compiler = if stressed {
+                    &self.stressed
+                } else {
+                    &self.compiler
+                };
+                let image = compiler.compile(code, spec, level).ok();
                 let unit = image.map(|image| {
                     let unit = Unit::load(image, &self.memory);
                     Arc::new(unit.expect("room for the units that are kept"))
@@ -248,24 +264,36 @@ impl Recorder {
         let level = match self.tier {
             Tier::Interpreter => return interpreter.run_plain(table, gas_table, context),
             Tier::Native(level) => level,
-            Tier::Mixed => {
-                let choices = &mut self.log.lock().1;
-                let level = choices.pick(&[Level::Quick, Level::Full]);
-                for _ in 0..choices.below(40) {
-                    if let Err(result) = interpreter.step(table, gas_table, context) {
-                        if interpreter.bytecode.action().is_none() {
-                            interpreter.halt(result);
-                        }
-                        return interpreter.take_next_action();
-                    }
-                }
-                level
-            }
+            Tier::Mixed | Tier::Stressed => self.log.lock().1.pick(&[Level::Quick, Level::Full]),
         };
-        let Some(unit) = self.native.unit(interpreter, context.cfg.spec, level) else {
+        let stressed = self.tier == Tier::Stressed;
+        let unit = self
+            .native
+            .unit(interpreter, context.cfg.spec, level, stressed);
+        let Some(unit) = unit else {
             self.native.inner.lock().1.interpreted += 1;
             return interpreter.run_plain(table, gas_table, context);
         };
+        // How many instructions, or entries, the interpreter passes first.
+        let mut passes = match self.tier {
+            Tier::Mixed => self.log.lock().1.below(40),
+            Tier::Stressed => self.log.lock().1.below(5),
+            _ => 0,
+        };
+        while passes > 0 {
+            if !stressed || unit.entry_at(interpreter.bytecode.pc()).is_some() {
+                passes -= 1;
+            }
+            if let Err(result) = interpreter.step(table, gas_table, context) {
+                if interpreter.bytecode.action().is_none() {
+                    interpreter.halt(result);
+                }
+                return interpreter.take_next_action();
+            }
+        }
+        if stressed {
+            run::stress(self.log.lock().1.between(1, 16));
+        }
         let mut counts = Counts::default();
         let action = run::run(&unit, interpreter, context, instructions, &mut counts);
         let statistics = &mut self.native.inner.lock().1;

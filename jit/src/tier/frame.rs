@@ -72,12 +72,18 @@ impl Shared {
     ) -> InterpreterAction {
         let size = interpreter.bytecode.len();
         local.tick = local.tick.wrapping_add(1);
-        let start = (local.tick % SAMPLE == 0).then(Instant::now);
+        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
         let Some((slot, counters)) = local.slot(self, key, size) else {
             return interpret(interpreter, context, instructions);
         };
-        if let (Some(level), Some(record), None) = (self.settings.eager, &slot.record, &slot.held) {
-            self.compile_cold(record, level, interpreter.bytecode.original_bytes());
+        if slot.is_new()
+            && let Some(record) = &slot.record
+        {
+            let code = || interpreter.bytecode.original_bytes();
+            match self.settings.eager {
+                Some(level) => self.compile_cold(record, level, code()),
+                None => self.look(record, code),
+            }
             slot.refresh(self, size);
         }
         let mut frame = Frame {

@@ -36,7 +36,7 @@ use zvm_runtimes::revm::interpreter::{Interpreter, InterpreterAction};
 
 pub use record::Key;
 pub use settings::{DEFAULT_MEMORY, DEFAULT_QUEUE, Settings};
-pub use source::{Native, Profile, Request, Source};
+pub use source::{Native, Request, Source};
 pub use statistics::{Field, Kind, Statistics};
 
 use crate::compiler::{Compiler, Level};
@@ -158,7 +158,7 @@ impl Eager {
     /// Compiles at `level`.
     pub fn new(compiler: Compiler, level: Level) -> Self {
         let settings = Settings::default().eager(level);
-        let source = Native::new(compiler, settings.code_memory(), None);
+        let source = Native::new(compiler, settings.memory, None);
         Self(Auto {
             shared: Arc::new(Shared::new(Box::new(source), settings)),
             workers: Vec::new(),

@@ -155,8 +155,7 @@ fn program(forms: &[(u8, Vec<Operand>, Use)], unknown: usize) -> Vec<u8> {
     let mut label = LOOP;
     for (byte, operands, usage) in forms {
         let mut read = unknown;
-        let mut height = 0;
-        for operand in operands.iter().rev() {
+        for (height, operand) in (0..).zip(operands.iter().rev()) {
             match operand {
                 Operand::Known(word) => items.push(Item::push(*word)),
                 Operand::Limbs(limbs) | Operand::High(limbs) => {
@@ -169,7 +168,6 @@ fn program(forms: &[(u8, Vec<Operand>, Use)], unknown: usize) -> Vec<u8> {
                     }
                 }
             }
-            height += 1;
         }
         items.push(op(*byte));
         if *usage != Use::Word {

@@ -86,6 +86,34 @@ fn gas_runs_out_before_or_after_other_failures_as_in_the_interpreter() {
     }
 }
 
+/// Found by random programs: the interpreter takes an opcode's static gas before it asks whether the fork has it.
+#[test]
+fn gas_runs_out_before_an_opcode_turns_out_not_to_be_active() {
+    let mut comparison = Comparison::new().expect("a known processor");
+    for (text, fork) in [
+        ("PUSH1 2 BLOBHASH", Fork::Istanbul),
+        ("PUSH1 2 TLOAD", Fork::Berlin),
+        ("PUSH1 2 PUSH1 1 TSTORE", Fork::London),
+        ("PUSH0", Fork::Berlin),
+        ("PUSH1 1 PUSH1 1 SHL", Fork::Byzantium),
+        ("PUSH1 1 PUSH1 1 PUSH1 1 MCOPY", Fork::Shanghai),
+        ("PUSH1 1 CLZ", Fork::Prague),
+        ("CHAINID", Fork::Petersburg),
+        ("RETURNDATASIZE", Fork::Tangerine),
+        ("CALLER .data 0xe7", Fork::LATEST),
+        ("CALLER .data 0x4b", Fork::LATEST),
+    ] {
+        let mut case = case(text, 0);
+        case.fork = fork;
+        for gas in (0..20).chain([100, 2_000, 30_000]) {
+            case.gas = gas;
+            if let Err(difference) = comparison.check(&case) {
+                panic!("{text} under {fork}: {difference}");
+            }
+        }
+    }
+}
+
 #[test]
 fn blocks_alike_but_for_where_they_go_stay_apart() {
     // Two pairs of equal bytes: one pair falls into different blocks, the other returns to different places.
@@ -557,10 +585,13 @@ fn one_code_under_other_rules_another_chain_or_in_another_block_is_other_native_
 
 #[test]
 fn a_code_that_was_refused_is_not_compiled_again() {
-    // Far more than any contract: no compiler that bounds its work takes it.
-    let code = assemble(Isa::Evm, "JUMPDEST PC POP")
-        .expect("assembles")
-        .repeat(60_000);
+    // Far more than any contract, every block reached from every other: no compiler that bounds its work takes it.
+    let code = assemble(
+        Isa::Evm,
+        "JUMPDEST PUSH0 CALLDATALOAD SLOAD PUSH0 MSTORE PUSH0 CALLDATALOAD JUMP",
+    )
+    .expect("assembles")
+    .repeat(40_000);
     let case = Case::of_code(&code, 1_000);
     let world = World::new(&case);
     let eager = Arc::new(Eager::new(

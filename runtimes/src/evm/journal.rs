@@ -4,6 +4,8 @@
 //!    ask its database that question.
 //! 2. The changes of a finished transaction move into the [`BlockState`] directly and the journal keeps its tables, so
 //!    the steady state allocates nothing for the account table.
+//!
+//! Before the journal's tables stands a cache of warm slots ([`super::slots`]).
 
 use alloy_primitives::{
     Address, B256, KECCAK256_EMPTY, Log, U256, map::AddressMap, map::AddressSet, map::HashSet,
@@ -19,6 +21,8 @@ use revm::inspector::JournalExt;
 use revm::primitives::{StorageKey, StorageValue, hardfork::SpecId};
 use revm::state::{Account, EvmState};
 
+use super::machine::Context;
+use super::slots::WarmSlots;
 use super::state::{BlockState, ReadError};
 
 /// Above this many entries the account table is given back after a transaction: draining a table costs its capacity.
@@ -32,11 +36,32 @@ pub struct BlockJournal<'a> {
     journal: Journal<BlockState<'a>>,
     /// A read for the EIP-7610 check failed. `create_account_checkpoint` has no way to say so; the machine asks.
     failed_read: Option<ReadError>,
+    /// Filled by SLOAD and SSTORE; everything else that can change a slot or make it cold forgets it.
+    slots: WarmSlots,
+}
+
+/// The present value of a storage slot if it is warm and was read or written a short while ago: then only the static gas
+/// of SLOAD applies. `None` says nothing.
+#[inline]
+pub fn sload_warm(context: &Context<'_>, address: &Address, slot: &U256) -> Option<U256> {
+    context.journaled_state.slots.get(address, slot)
 }
 
 impl<'a> BlockJournal<'a> {
+    /// Gives the journal a cache for its warm slots.
+    pub(super) fn set_slots(&mut self, slots: WarmSlots) {
+        self.slots = slots;
+        self.slots.forget();
+    }
+
+    /// Takes the cache for the next journal.
+    pub(super) fn take_slots(&mut self) -> WarmSlots {
+        core::mem::take(&mut self.slots)
+    }
+
     /// Moves the changes of the finished transaction into the block's state.
     pub fn commit(&mut self) {
+        self.slots.forget();
         let mut state = core::mem::take(&mut self.journal.inner.state);
         let before_eip161 = !self
             .journal
@@ -60,6 +85,7 @@ impl<'a> BlockJournal<'a> {
 
     /// Drops the changes of the transaction.
     pub fn discard(&mut self) {
+        self.slots.forget();
         self.journal.inner.finalize();
         self.failed_read = None;
     }
@@ -113,6 +139,15 @@ macro_rules! forward {
     };
 }
 
+macro_rules! forward_and_forget {
+    ($(fn $name:ident(&mut self $(, $arg:ident: $ty:ty)*) $(-> $ret:ty)?;)*) => {
+        $(#[inline] fn $name(&mut self $(, $arg: $ty)*) $(-> $ret)? {
+            self.slots.forget();
+            self.journal.$name($($arg),*)
+        })*
+    };
+}
+
 impl<'a> JournalTr for BlockJournal<'a> {
     type Database = BlockState<'a>;
     type State = EvmState;
@@ -125,7 +160,38 @@ impl<'a> JournalTr for BlockJournal<'a> {
         Self {
             journal: Journal::new(database),
             failed_read: None,
+            slots: WarmSlots::default(),
         }
+    }
+
+    #[inline]
+    fn sload_skip_cold_load(
+        &mut self,
+        address: Address,
+        key: StorageKey,
+        skip: bool,
+    ) -> Result<StateLoad<StorageValue>, LoadError> {
+        if let Some(value) = self.slots.get(&address, &key) {
+            return Ok(StateLoad::new(value, false));
+        }
+        let load = self.journal.sload_skip_cold_load(address, key, skip)?;
+        self.slots.set(address, key, load.data);
+        Ok(load)
+    }
+
+    #[inline]
+    fn sstore_skip_cold_load(
+        &mut self,
+        address: Address,
+        key: StorageKey,
+        value: StorageValue,
+        skip: bool,
+    ) -> Result<StateLoad<SStoreResult>, LoadError> {
+        let load = self
+            .journal
+            .sstore_skip_cold_load(address, key, value, skip)?;
+        self.slots.set(address, key, value);
+        Ok(load)
     }
 
     fn create_account_checkpoint(
@@ -135,6 +201,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
         balance: U256,
         spec_id: SpecId,
     ) -> Result<JournalCheckpoint, TransferError> {
+        self.slots.forget();
         let Journal { database, inner } = &mut self.journal;
         let target = inner.account(address);
         // revm sees code and nonce; what it cannot see is storage, which only an account that exists can have.
@@ -171,25 +238,30 @@ impl<'a> JournalTr for BlockJournal<'a> {
         self.journal.depth()
     }
 
-    forward! {
+    // What gives slots away in place, makes them cold, or ends what a warm slot is.
+    forward_and_forget! {
         fn db_and_state_mut(&mut self) -> (&mut BlockState<'a>, &mut EvmState);
-        fn sload(&mut self, address: Address, key: StorageKey) -> Result<StateLoad<StorageValue>, ReadError>;
-        fn sload_skip_cold_load(&mut self, address: Address, key: StorageKey, skip: bool)
-            -> Result<StateLoad<StorageValue>, LoadError>;
-        fn sstore(&mut self, address: Address, key: StorageKey, value: StorageValue)
-            -> Result<StateLoad<SStoreResult>, ReadError>;
-        fn sstore_skip_cold_load(&mut self, address: Address, key: StorageKey, value: StorageValue, skip: bool)
-            -> Result<StateLoad<SStoreResult>, LoadError>;
-        fn tload(&mut self, address: Address, key: StorageKey) -> StorageValue;
-        fn tstore(&mut self, address: Address, key: StorageKey, value: StorageValue);
-        fn log(&mut self, log: Log);
+        fn load_account_mut_skip_cold_load(&mut self, address: Address, skip: bool)
+            -> Result<StateLoad<Self::JournaledAccount<'_>>, LoadError>;
+        fn load_account_mut_optional_code(&mut self, address: Address, load_code: bool)
+            -> Result<StateLoad<Self::JournaledAccount<'_>>, ReadError>;
         fn take_logs(&mut self) -> Vec<Log>;
         fn selfdestruct(&mut self, address: Address, target: Address, skip: bool)
             -> Result<StateLoad<SelfDestructResult>, LoadError>;
         fn warm_access_list(&mut self, access_list: AddressMap<HashSet<StorageKey>>);
+        fn set_spec_id(&mut self, spec_id: SpecId);
+        fn checkpoint_revert(&mut self, checkpoint: JournalCheckpoint);
+        fn commit_tx(&mut self);
+        fn discard_tx(&mut self);
+        fn finalize(&mut self) -> EvmState;
+    }
+
+    forward! {
+        fn tload(&mut self, address: Address, key: StorageKey) -> StorageValue;
+        fn tstore(&mut self, address: Address, key: StorageKey, value: StorageValue);
+        fn log(&mut self, log: Log);
         fn warm_coinbase_account(&mut self, address: Address);
         fn warm_precompiles(&mut self, addresses: &AddressSet);
-        fn set_spec_id(&mut self, spec_id: SpecId);
         fn set_eip7708_config(&mut self, disabled: bool, delayed_clear_disabled: bool);
         fn touch_account(&mut self, address: Address);
         fn transfer(&mut self, from: Address, to: Address, balance: U256) -> Result<Option<TransferError>, ReadError>;
@@ -202,18 +274,10 @@ impl<'a> JournalTr for BlockJournal<'a> {
         fn load_account(&mut self, address: Address) -> Result<StateLoad<&Account>, ReadError>;
         fn load_account_with_code(&mut self, address: Address) -> Result<StateLoad<&Account>, ReadError>;
         fn load_account_delegated(&mut self, address: Address) -> Result<StateLoad<AccountLoad>, ReadError>;
-        fn load_account_mut_skip_cold_load(&mut self, address: Address, skip: bool)
-            -> Result<StateLoad<Self::JournaledAccount<'_>>, LoadError>;
-        fn load_account_mut_optional_code(&mut self, address: Address, load_code: bool)
-            -> Result<StateLoad<Self::JournaledAccount<'_>>, ReadError>;
         fn load_account_info_skip_cold_load(&mut self, address: Address, load_code: bool, skip: bool)
             -> Result<AccountInfoLoad<'_>, LoadError>;
         fn set_code_with_hash(&mut self, address: Address, code: Bytecode, hash: B256);
         fn checkpoint(&mut self) -> JournalCheckpoint;
         fn checkpoint_commit(&mut self);
-        fn checkpoint_revert(&mut self, checkpoint: JournalCheckpoint);
-        fn commit_tx(&mut self);
-        fn discard_tx(&mut self);
-        fn finalize(&mut self) -> EvmState;
     }
 }

@@ -99,6 +99,13 @@ impl Generator<'_, '_> {
         } else {
             1
         };
+        // Counters that need another limb on their way.
+        let base = if up && self.choices.chance(1, 6) {
+            let bit = self.choices.pick(&[32usize, 63, 64, 64, 64, 128, 192, 255]);
+            (U256::ONE << bit) - U256::from(step * self.choices.below(4))
+        } else {
+            U256::ZERO
+        };
         if up {
             // counter = start; while (counter < bound) { ...; counter += step }
             let start = if self.choices.chance(1, 12) {
@@ -107,9 +114,9 @@ impl Generator<'_, '_> {
             } else {
                 U256::from(self.choices.below(2))
             };
-            self.push(start);
+            self.push(base.wrapping_add(start));
         } else {
-            self.bound(calldata_bound, most * step);
+            self.bound(calldata_bound, most * step, U256::ZERO);
         }
         self.floor = self.height;
         self.place(head);
@@ -117,7 +124,7 @@ impl Generator<'_, '_> {
         let comparison = self.choices.pick(&[0x10u8, 0x12, 0x11]);
         if checked_first {
             if up {
-                self.bound(calldata_bound, most * step);
+                self.bound(calldata_bound, most * step, base);
                 self.op(0x81);
                 match comparison {
                     // bound > counter, or counter < bound, signed or not
@@ -165,7 +172,8 @@ impl Generator<'_, '_> {
         self.floor = outer;
     }
 
-    fn bound(&mut self, from_calldata: bool, most: u64) {
+    /// A number from `base` on.
+    fn bound(&mut self, from_calldata: bool, most: u64, base: U256) {
         if from_calldata {
             let at = self.choices.below(40);
             self.small(at);
@@ -178,9 +186,13 @@ impl Generator<'_, '_> {
                 self.op(0x90);
                 self.op(0x06);
             }
+            if !base.is_zero() {
+                self.push(base);
+                self.op(0x01);
+            }
         } else {
             let bound = self.choices.below(most + 1);
-            self.small(bound);
+            self.push(base.wrapping_add(U256::from(bound)));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::asm::Item;
 impl Generator<'_, '_> {
     /// One statement: the stack is as high behind it as before, most of the time.
     pub(super) fn statement(&mut self) {
-        match self.choices.weighted(&[14, 14, 12, 10, 6, 14, 9, 3]) {
+        match self.choices.weighted(&[14, 12, 12, 10, 6, 14, 9, 3, 6]) {
             0 => {
                 let depth = self.choices.between(1, 3) as usize;
                 self.expression(depth);
@@ -22,8 +22,40 @@ impl Generator<'_, '_> {
             4 => self.storage(),
             5 => self.control(),
             6 => self.call_function(),
-            _ => self.effect(),
+            7 => self.effect(),
+            _ => self.count(),
         }
+    }
+
+    /// A word on the stack is counted up or down, or shifted a little: what loops do to their words.
+    fn count(&mut self) {
+        let reach = self.height - self.floor.min(self.height);
+        if reach == 0 {
+            return self.leaf();
+        }
+        let n = self.choices.between(1, reach.min(15) as u64);
+        self.op(0x7f + n as u8);
+        let by = self.choices.pick(&[1u64, 1, 1, 2, 3, 32, 0xffff, u64::MAX]);
+        self.small(by);
+        match self.choices.weighted(&[5, 2, 2, 1]) {
+            0 => self.op(0x01),
+            1 => {
+                self.op(0x90);
+                self.op(0x03);
+            }
+            2 => {
+                let op = self.choices.pick(&[0x02u8, 0x16, 0x17, 0x18]);
+                self.op(op);
+            }
+            _ => {
+                self.op(0x50);
+                self.small(1);
+                let op = self.choices.pick(&[0x1bu8, 0x1c, 0x1d]);
+                self.op(op);
+            }
+        }
+        self.op(0x8f + n as u8);
+        self.op(0x50);
     }
 
     /// A word computed into a slot of the stack.
