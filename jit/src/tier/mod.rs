@@ -142,12 +142,12 @@ impl FrameRunner for Auto {
 
 /// The hash of the code, unless it is initcode, which runs once.
 #[inline]
-fn deployed(interpreter: &Interpreter<EthInterpreter>) -> Option<B256> {
-    let known = interpreter.input.bytecode_address.is_some() && !interpreter.bytecode.is_empty();
-    match interpreter.bytecode.hash() {
-        Some(hash) if known && hash != B256::ZERO => Some(hash),
-        _ => None,
+fn deployed(interpreter: &mut Interpreter<EthInterpreter>) -> Option<B256> {
+    if interpreter.input.bytecode_address.is_none() || interpreter.bytecode.is_empty() {
+        return None;
     }
+    // A called code comes with its hash. This way of asking reads it where it lies; the other copies it first.
+    Some(interpreter.bytecode.get_or_calculate_hash()).filter(|hash| !hash.is_zero())
 }
 
 /// Compiles every code before its first instruction. Initcode, which runs once, stays with the interpreter.
