@@ -6,11 +6,15 @@ use zvm_engine::fixtures::replay::{Outcome, PlainOutcome, RecordedBlock};
 use zvm_jit::compiler::Compiler;
 use zvm_runtimes::revm::context::TxEnv;
 
-use crate::sample::{Subject, Time, median_of, take_turns};
+use crate::sample::{Subject, Time, median_of, take_turns, time};
 use crate::side::{Runner, Tier};
 
 /// How often all blocks are executed before code counts as compiled.
 const WARMING: usize = 8;
+
+/// Blocks are sampled for at least `SHORT` seconds by plain revm, though never more than `MOST_SAMPLES` times for that.
+const SHORT: f64 = 0.020;
+const MOST_SAMPLES: usize = 51;
 
 /// One way of executing all blocks.
 #[derive(Debug, Clone, Serialize)]
@@ -107,16 +111,19 @@ type Source<'s> = &'s dyn Fn() -> Result<Runner, String>;
 struct Ours<'b> {
     block: &'b RecordedBlock,
     source: Source<'b>,
+    /// Whether the runner has no compiled code at the beginning.
+    cold: bool,
     runner: Runner,
     /// Kept, so that giving its memory back is outside of the clock.
     outcome: Option<Outcome<'b>>,
 }
 
 impl<'b> Ours<'b> {
-    fn new(block: &'b RecordedBlock, source: Source<'b>) -> Self {
+    fn new(block: &'b RecordedBlock, source: Source<'b>, cold: bool) -> Self {
         Self {
             block,
             source,
+            cold,
             runner: Runner::default(),
             outcome: None,
         }
@@ -134,7 +141,17 @@ impl<'b> Ours<'b> {
 impl Subject for Ours<'_> {
     fn prepare(&mut self) -> Result<(), String> {
         self.outcome = None;
-        self.runner = (self.source)()?;
+        // Every side begins with the processor's caches as an execution of the block leaves them.
+        if self.cold {
+            self.runner = Runner::default();
+            self.run()?;
+            self.runner = (self.source)()?;
+            self.runner.prime()?;
+        } else {
+            self.runner = (self.source)()?;
+            self.run()?;
+        }
+        self.outcome = None;
         Ok(())
     }
 
@@ -152,6 +169,8 @@ struct Plain<'b> {
 
 impl Subject for Plain<'_> {
     fn prepare(&mut self) -> Result<(), String> {
+        self.outcome = None;
+        self.run()?;
         self.outcome = None;
         Ok(())
     }
@@ -195,12 +214,12 @@ pub fn compare_blocks(
             transactions: &transactions,
             outcome: None,
         };
-        let mut ours = vec![Ours::new(block, &interpreter)];
+        let mut ours = vec![Ours::new(block, &interpreter, false)];
         if in_tier {
-            ours.push(Ours::new(block, &warm));
+            ours.push(Ours::new(block, &warm, false));
         }
         if tier == Tier::Auto {
-            ours.push(Ours::new(block, &cold));
+            ours.push(Ours::new(block, &cold, true));
         }
         for side in &mut ours {
             equal &= side.equal().map_err(named)?;
@@ -209,6 +228,9 @@ pub fn compare_blocks(
         for side in &mut ours {
             subjects.push((side, 1));
         }
+        // A short block is within the clock's noise: more samples of it.
+        let one = time(subjects[0].0, 1).map_err(named)?.cpu;
+        let repetitions = repetitions.max(((SHORT / one) as usize).min(MOST_SAMPLES));
         samples.push(take_turns(&mut subjects, repetitions).map_err(named)?);
         for side in &mut ours {
             equal &= side.equal().map_err(named)?;

@@ -1,7 +1,6 @@
 //! Programs by plain revm and by this engine in every tier: time, compilation, code size, and whether the results are
 //! those expected.
 
-use alloy_primitives::Bytes;
 use serde::Serialize;
 use zvm_engine::fixtures::replay::thread_cpu_seconds;
 use zvm_jit::compiler::{Compiler, Level};
@@ -170,7 +169,7 @@ pub fn compute(
         progress(&program.name);
         measure(program, &compiler, effort)
     };
-    let bare_transaction = measured(&bare_transaction()?);
+    let bare_transaction = measured(&expecting_what_plain_revm_does(Program::bare())?);
     let (mut corpus, mut gce) = (Vec::new(), Vec::new());
     for program in programs {
         match program.group {
@@ -202,15 +201,6 @@ pub fn compute(
             "release"
         },
     })
-}
-
-/// A call of a contract that stops at once.
-fn bare_transaction() -> Result<Program, String> {
-    expecting_what_plain_revm_does(Program::of_code(
-        "bare_transaction",
-        vec![0x00],
-        Bytes::new(),
-    ))
 }
 
 /// The program with plain revm's outcome as the one expected.

@@ -237,6 +237,11 @@ impl Program {
         }
     }
 
+    /// A call of a contract that stops at once.
+    pub fn bare() -> Self {
+        Self::of_code("bare_transaction", vec![0x00], Bytes::new())
+    }
+
     /// The state before the call, for this engine.
     pub fn pre_state(&self) -> PreState {
         let mut pre = PreState::default();

@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use crate::compute::{ComputeReport, ProgramReport, Ratios};
-use crate::plot::{Row, Scale, bars, escape, number};
+use crate::plot::{Row, Scale, aligned, bars, escape, number};
 
 /// The native code's limit in bytes per byte of bytecode.
 const SIZE_LIMIT: f64 = 16.0;
@@ -235,20 +235,20 @@ fn table(html: &mut String, programs: &[ProgramReport], mean: &Ratios) {
     );
     for program in programs {
         let ratios = program.ratios();
-        let size = |code: usize| number(code as f64 / program.bytecode as f64);
+        let size = |code: usize| aligned(code as f64 / program.bytecode as f64);
         let _ = write!(
             html,
             "<tr><td{}>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td>{}</td><td>{}</td></tr>",
             if program.equal { "" } else { " class=\"bad\"" },
             escape(&program.name),
-            number(program.plain_ns / 1e3),
-            number(ratios.interpreter),
-            number(ratios.quick),
-            number(ratios.full),
-            number(ratios.auto),
-            number(program.compile_quick_us / 1e3),
-            number(program.compile_full_us / 1e3),
+            aligned(program.plain_ns / 1e3),
+            aligned(ratios.interpreter),
+            aligned(ratios.quick),
+            aligned(ratios.full),
+            aligned(ratios.auto),
+            aligned(program.compile_quick_us / 1e3),
+            aligned(program.compile_full_us / 1e3),
             program.bytecode,
             size(program.code_quick),
             size(program.code_full),
@@ -258,9 +258,9 @@ fn table(html: &mut String, programs: &[ProgramReport], mean: &Ratios) {
         html,
         "<tr class=\"mean\"><td>geometric mean</td><td></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td></td><td></td>\
          <td></td><td></td><td></td></tr></table></div>",
-        number(mean.interpreter),
-        number(mean.quick),
-        number(mean.full),
-        number(mean.auto),
+        aligned(mean.interpreter),
+        aligned(mean.quick),
+        aligned(mean.full),
+        aligned(mean.auto),
     );
 }

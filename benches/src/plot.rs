@@ -124,18 +124,25 @@ pub fn bars(series: &[(&str, &str)], rows: &[Row], scale: Scale) -> String {
 
 /// Three significant digits at most.
 pub fn number(value: f64) -> String {
-    if !value.is_finite() {
-        return "–".to_owned();
+    let text = aligned(value);
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
+}
+
+/// Three significant digits, zeros among them, as it looks best in a column.
+pub fn aligned(value: f64) -> String {
     let digits = match value.abs() {
-        size if size >= 99.95 => return format!("{value:.0}"),
+        size if !size.is_finite() => return "–".to_owned(),
+        size if size >= 99.95 => 0,
         size if size >= 9.995 => 1,
         size if size >= 0.095 => 2,
         size if size >= 0.0095 => 3,
         _ => 4,
     };
-    let text = format!("{value:.digits$}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    format!("{value:.digits$}")
 }
 
 /// Text as it may stand in HTML.

@@ -64,6 +64,22 @@ impl Runner {
         self.tiers.as_ref().map(|tiers| &tiers.1)
     }
 
+    /// Runs a contract that stops at once, so that the calling thread has what it keeps for the tiers. A node's thread
+    /// sets that up once, not once a block.
+    ///
+    /// # Errors
+    /// The transaction is refused.
+    pub fn prime(&self) -> Result<(), String> {
+        let program = Program::bare();
+        let pre = program.pre_state();
+        let mut machine = Machine::new(program.cfg.clone(), program.block.clone(), &pre);
+        if let Some(runner) = self.frames() {
+            machine.set_runner(Arc::clone(runner));
+        }
+        let result = machine.call(program.tx.clone());
+        result.map(drop).map_err(|error| error.to_string())
+    }
+
     /// What ran how, unless all is interpreted.
     pub fn statistics(&self) -> Option<Statistics> {
         self.tiers.as_ref().map(|tiers| tiers.0.statistics())
