@@ -16,7 +16,7 @@ use super::statistics::Counters;
 use crate::run::{self, Counts};
 
 /// One frame in so many is timed.
-const SAMPLE: u32 = 32;
+const SAMPLE: u32 = 16;
 
 /// Runs a frame by the interpreter alone.
 pub(super) fn interpret<'a>(
