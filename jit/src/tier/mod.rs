@@ -86,6 +86,12 @@ impl Auto {
         self.shared.queue.set_paused(false);
     }
 
+    /// Waits until nothing waits for a compilation and none is under way: to measure what was compiled. In a
+    /// [`Auto::pause`] that may be never.
+    pub fn settle(&self) {
+        self.shared.queue.settle();
+    }
+
     /// What ran how.
     pub fn statistics(&self) -> Statistics {
         self.shared.statistics()
@@ -112,6 +118,7 @@ fn work(shared: &Shared) {
     }
     while let Some(job) = shared.queue.pop() {
         shared.compile(&job);
+        shared.queue.done();
     }
 }
 
