@@ -200,7 +200,10 @@ mod tests {
             let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
             assert_eq!(unit.entry_at(0), Some(0));
             // Only control from within the region comes behind the JUMPI.
-            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
+            assert_eq!(
+                (unit.entry_at(behind), unit.entry_at(code.len())),
+                (None, None)
+            );
         }
     }
 }

@@ -144,6 +144,11 @@ impl Cache {
             }
             return false;
         }
+        if let Some(former) = former.filter(|former| !Arc::ptr_eq(&former.record, record)) {
+            // The profiles forgot a record that a thread still counted with, and began another for the same code.
+            self.bytecode.fetch_add(bytecode, Ordering::Relaxed);
+            self.evict(former);
+        }
         let mut state = record.state.lock();
         let former = state.unit.replace(held);
         state.stage = stage;

@@ -5,7 +5,7 @@
 //! code until another takes its place; the generation of the cache says when the unit must be looked up again. Gas is
 //! summed up in the slot and added to the shared record in portions.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ const NATIVE_PORTION: u64 = 1 << 16;
 
 thread_local! {
     /// The memory of the last tiers this thread ran frames for.
-    pub(super) static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
+    pub(super) static LOCAL: Cell<Option<Box<Local>>> = const { Cell::new(None) };
 }
 
 #[derive(Debug)]

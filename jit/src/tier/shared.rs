@@ -250,7 +250,12 @@ impl Shared {
         if record.looked.swap(true, Ordering::Relaxed) {
             return;
         }
-        let stored = [Level::Full, Level::Quick]
+        let best = if self.settings.full {
+            Level::Full
+        } else {
+            Level::Quick
+        };
+        let stored = [best, Level::Quick]
             .into_iter()
             .find(|level| self.source.is_stored(&record.key, *level));
         if let Some(level) = stored {

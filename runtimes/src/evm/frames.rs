@@ -52,7 +52,10 @@ impl<'a> Frames<'_, 'a> {
         let frame = self.evm.frame_stack.get();
         let (context, instructions) = (&mut self.evm.ctx, &self.evm.instruction);
         match self.runner {
-            Some(runner) => runner.run(&mut frame.interpreter, context, instructions),
+            Some(runner) => {
+                runner.run(&mut frame.interpreter, context, instructions);
+                frame.interpreter.take_next_action()
+            }
             None => frame.interpreter.run_plain(
                 instructions.instruction_table(),
                 instructions.gas_table(),

@@ -10,7 +10,7 @@ use revm::handler::instructions::EthInstructions;
 use revm::handler::{EthPrecompiles, Handler, MainnetHandler};
 use revm::inspector::{Inspector, InspectorHandler};
 use revm::interpreter::interpreter::EthInterpreter;
-use revm::interpreter::{Interpreter, InterpreterAction};
+use revm::interpreter::Interpreter;
 
 use super::fork::{BlobParams, Fork};
 use super::frames::{EvmError, FrameLoop, Frames, MachineEvm};
@@ -32,13 +32,14 @@ pub type Instructions<'a> = EthInstructions<EthInterpreter, Context<'a>>;
 
 /// Runs the frames of a machine in place of the interpreter's loop, with the same results.
 pub trait FrameRunner: Send + Sync + core::fmt::Debug {
-    /// Runs a frame from where it stands until it ends or waits for a call, and returns the interpreter's action.
+    /// Runs a frame from where it stands until it ends or waits for a call: until the interpreter has its next action.
+    /// The action stays where it is; moved about it would cost more than many a frame.
     fn run<'a>(
         &self,
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction;
+    );
 }
 
 /// A transaction that cannot be part of the block, or a block that cannot be executed.
