@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let outcome = compiler.compile(&bomb.code, Fork::LATEST.spec_id(), level);
             let ms = start.elapsed().as_secs_f64() * 1e3;
             let (native, text) = match &outcome {
-                Ok(unit) => (unit.size(), "compiled".to_owned()),
+                Ok(image) => (image.code().len(), "compiled".to_owned()),
                 Err(refused) => (0, refused.to_string()),
             };
             println!(

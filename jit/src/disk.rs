@@ -6,6 +6,7 @@
 //! engine, code, fork or level is as if it were not there: it costs a compilation, never a result.
 //!
 //! [`DiskCache::get`] and [`DiskCache::put`] wait for the disk: they are for the threads that compile.
+//! [`DiskCache::contains`] and [`DiskCache::statistics`] do not, whatever others do at the same time.
 
 mod format;
 #[cfg(test)]
@@ -110,6 +111,9 @@ pub struct DiskCache {
     user: u32,
     /// Open as long as the store is: holds the lock.
     _lock: File,
+    /// Held while files are written and removed.
+    changing: Mutex<()>,
+    /// Never held while the disk is waited for.
     index: Mutex<Index>,
 }
 
@@ -129,8 +133,8 @@ struct Entry {
     used: u64,
 }
 
-/// Files that are being written have it in front of a number.
-const TEMPORARY: &str = "new-";
+/// The file that is being written, before it has its name.
+const TEMPORARY: &str = "new";
 const SUFFIX: &str = ".unit";
 const BLOCK: u64 = 4096;
 
@@ -200,6 +204,7 @@ impl DiskCache {
             engine,
             user,
             _lock: lock,
+            changing: Mutex::default(),
             index: Mutex::default(),
         };
         cache.scan(limit).map_err(io)?;
@@ -214,7 +219,7 @@ impl DiskCache {
             let Some(name) = name.to_str() else {
                 continue;
             };
-            if name.starts_with(TEMPORARY) {
+            if name == TEMPORARY {
                 // Of a process that was ended while it wrote.
                 std::fs::remove_file(entry.path())?;
                 continue;
@@ -231,12 +236,14 @@ impl DiskCache {
             }
         }
         found.sort();
-        let mut index = self.index.lock();
-        index.statistics.limit = limit;
-        for (_, file, length) in found {
-            index.insert(file, blocks(length));
+        {
+            let mut index = self.index.lock();
+            index.statistics.limit = limit;
+            for (_, file, length) in found {
+                index.insert(file, blocks(length));
+            }
         }
-        self.make_room(&mut index, 0);
+        self.make_room(0);
         Ok(())
     }
 
@@ -246,6 +253,12 @@ impl DiskCache {
 
     fn path(&self, name: &B256) -> PathBuf {
         self.folder.join(format!("{}{SUFFIX}", hex::encode(name)))
+    }
+
+    /// Whether there is an image for the key, as far as the index knows. Does not wait for the disk.
+    pub fn contains(&self, key: &Key) -> bool {
+        let name = self.name(key);
+        self.index.lock().files.contains_key(&name)
     }
 
     /// The image that was put for the key, if there is one that may be executed. Waits for the disk.
@@ -315,44 +328,37 @@ impl DiskCache {
         let name = self.name(key);
         let bytes = format::encode(&self.engine, key, image);
         let size = blocks(bytes.len() as u64);
-        let number = {
+        let _changing = self.changing.lock();
+        {
             let mut index = self.index.lock();
-            // What is there under the name was ignored, or nobody would compile again.
-            if index.remove(&name).is_some() {
-                self.unlink(&mut index, &name);
-            }
-            if !self.make_room(&mut index, size) {
+            if size > index.statistics.limit {
                 index.statistics.no_room += 1;
                 return;
             }
-            // Counted before it is there, so that two writers keep the limit together.
-            index.statistics.bytes += size;
-            index.tick()
-        };
-        let temporary = self.folder.join(format!("{TEMPORARY}{number}"));
-        let mut written = write(&temporary, &bytes);
-        let mut index = self.index.lock();
-        index.statistics.bytes -= size;
-        if written.is_ok() {
-            // Under the lock, so that the index says what is in the folder.
-            written = std::fs::rename(&temporary, self.path(&name));
+            // What is there under the name was ignored, or nobody would have compiled again. It is replaced.
+            index.remove(&name);
         }
+        self.make_room(size);
+        let temporary = self.folder.join(TEMPORARY);
+        let written =
+            write(&temporary, &bytes).and_then(|()| std::fs::rename(&temporary, self.path(&name)));
+        let mut index = self.index.lock();
         match written {
             Ok(()) => {
-                index.remove(&name);
                 index.insert(name, size);
                 index.statistics.stored += 1;
             }
             Err(error) => {
                 index.statistics.failed += 1;
                 drop(index);
-                drop(std::fs::remove_file(&temporary));
+                self.remove(&temporary);
+                self.remove(&self.path(&name));
                 tracing::warn!(path = %temporary.display(), %error, "compiled code is not kept");
             }
         }
     }
 
-    /// What was asked and answered.
+    /// What was asked and answered. Does not wait for the disk.
     pub fn statistics(&self) -> DiskStatistics {
         let index = self.index.lock();
         DiskStatistics {
@@ -361,32 +367,31 @@ impl DiskCache {
         }
     }
 
-    /// Removes the least recently used files until there is room for so many bytes. Returns whether there is.
-    fn make_room(&self, index: &mut Index, wanted: u64) -> bool {
-        if wanted > index.statistics.limit {
-            return false;
-        }
-        while index.statistics.bytes + wanted > index.statistics.limit {
-            let Some(name) = index.order.first_key_value().map(|(_, name)| *name) else {
-                // What is left is being written.
-                return false;
+    /// Removes the least recently used files until there is room for so many bytes, which the limit holds. Called while
+    /// nobody else changes the folder.
+    fn make_room(&self, wanted: u64) {
+        loop {
+            let name = {
+                let mut index = self.index.lock();
+                let full = index.statistics.bytes + wanted > index.statistics.limit;
+                let oldest = index.order.first_key_value().map(|(_, name)| *name);
+                let Some(name) = oldest.filter(|_| full) else {
+                    return;
+                };
+                index.remove(&name);
+                index.statistics.evicted += 1;
+                name
             };
-            index.remove(&name);
-            index.statistics.evicted += 1;
-            self.unlink(index, &name);
+            self.remove(&self.path(&name));
         }
-        true
     }
 
-    fn unlink(&self, index: &mut Index, name: &B256) {
-        let path = self.path(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                index.statistics.failed += 1;
-                tracing::warn!(path = %path.display(), %error, "compiled code is not removed");
-            }
+    fn remove(&self, path: &Path) {
+        if let Err(error) = std::fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            self.index.lock().statistics.failed += 1;
+            tracing::warn!(path = %path.display(), %error, "compiled code is not removed");
         }
     }
 }
@@ -426,15 +431,10 @@ fn blocks(bytes: u64) -> u64 {
 }
 
 impl Index {
-    /// A number that there was not before.
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        self.clock
-    }
-
     /// Enters a file as the one used last.
     fn insert(&mut self, name: B256, bytes: u64) {
-        let used = self.tick();
+        self.clock += 1;
+        let used = self.clock;
         self.files.insert(name, Entry { bytes, used });
         self.order.insert(used, name);
         self.statistics.bytes += bytes;

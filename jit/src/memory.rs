@@ -1,6 +1,6 @@
 //! Where native code lies: a budget of executable memory that units take parts of.
 //!
-//! Parts are multiples of [`GRANULE`] bytes in one range of addresses, mapped by chunks of 2 MiB as long as they hold
+//! Parts are multiples of 64 bytes in one range of addresses, mapped by chunks of 2 MiB as long as they hold
 //! code. cranelift-jit copies and finishes the code through its own interface for memory ([`Provider`]), one module a
 //! unit; the module is not needed afterwards, because there is nothing to relocate.
 
@@ -14,15 +14,12 @@ use cranelift_jit::{BranchProtection, JITBuilder, JITMemoryKind, JITMemoryProvid
 use cranelift_module::{Module as _, ModuleError, ModuleResult, default_libcall_names};
 use parking_lot::Mutex;
 
-use crate::arena::{Arena, CHUNK};
+use crate::arena::{Arena, Backing, CHUNK, PAGE};
 use crate::extents::Extents;
+use crate::perf;
 
-/// Parts begin at multiples of it, so that no cache line holds code of two units: writing one does not disturb a
-/// processor that runs the other.
-pub const GRANULE: usize = 64;
-
-/// The smallest unit of memory that the system gives and takes.
-const PAGE: usize = 4096;
+/// The most that code may want its first byte to be aligned to: parts begin at multiples of it.
+const ALIGNMENT: u64 = 64;
 
 /// Why code cannot be made executable.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +50,7 @@ pub enum MemoryError {
 pub struct MemoryStatistics {
     /// Units that lie in it.
     pub units: usize,
-    /// Bytes that they take, rounded up to [`GRANULE`].
+    /// Bytes that they take, each rounded up to 64, or to a page while names are written into a perf map.
     pub live: usize,
     /// Bytes that are mapped, a multiple of 2 MiB. Pages without code take no memory.
     pub mapped: usize,
@@ -71,6 +68,8 @@ pub struct CodeMemory(Arc<Inner>);
 
 struct Inner {
     limit: usize,
+    /// Stated by tests; else what the profile wants when the first unit is loaded.
+    backing: Option<Backing>,
     state: Mutex<State>,
 }
 
@@ -98,13 +97,15 @@ impl fmt::Debug for Inner {
 }
 
 impl CodeMemory {
-    /// Memory for so many bytes of native code, rounded up to 2 MiB, at most 256 GiB.
+    /// Memory for so many bytes of native code, rounded up to 2 MiB, at most 128 GiB.
     pub fn new(limit: usize) -> Self {
-        let limit = limit
-            .clamp(1, u32::MAX as usize * GRANULE / CHUNK * CHUNK)
-            .next_multiple_of(CHUNK);
+        Self::with(limit, None)
+    }
+
+    fn with(limit: usize, backing: Option<Backing>) -> Self {
         Self(Arc::new(Inner {
-            limit,
+            limit: limit.clamp(1, 128 << 30).next_multiple_of(CHUNK),
+            backing,
             state: Mutex::default(),
         }))
     }
@@ -141,7 +142,7 @@ impl CodeMemory {
             .declare_anonymous_function(&signature)
             .map_err(backend)?;
         module
-            .define_function_bytes(function, GRANULE as u64, code, &[])
+            .define_function_bytes(function, ALIGNMENT, code, &[])
             .map_err(backend)?;
         module.finalize_definitions().map_err(backend)?;
         Ok(part)
@@ -153,9 +154,13 @@ impl CodeMemory {
         let State { place, statistics } = &mut *state;
         let place = match place {
             Some(place) => place,
-            None => place.insert(Place::new(self.0.limit)?),
+            None => {
+                let backing = self.0.backing.unwrap_or_else(perf::backing);
+                place.insert(Place::new(self.0.limit, backing)?)
+            }
         };
-        let granules = u32::try_from(bytes.max(1).div_ceil(GRANULE));
+        let granule = place.arena.granule();
+        let granules = u32::try_from(bytes.max(1).div_ceil(granule));
         let Some((granules, start)) = granules
             .ok()
             .and_then(|granules| Some((granules, place.free.take(granules)?)))
@@ -167,7 +172,7 @@ impl CodeMemory {
             });
         };
         // From here on it is given back when it is dropped.
-        let (offset, length) = (start as usize * GRANULE, granules as usize * GRANULE);
+        let (offset, length) = (start as usize * granule, granules as usize * granule);
         for chunk in chunks(offset, length) {
             if place.residents[chunk] == 0
                 && let Err(source) = place.arena.map(chunk)
@@ -206,7 +211,7 @@ fn chunks(offset: usize, length: usize) -> core::ops::RangeInclusive<usize> {
 }
 
 impl Place {
-    fn new(limit: usize) -> Result<Self, MemoryError> {
+    fn new(limit: usize, backing: Backing) -> Result<Self, MemoryError> {
         let backend = |error: &dyn fmt::Display| MemoryError::Backend(error.to_string());
         // What cranelift-jit wants of whoever uses it; nothing is compiled with it.
         let mut flags = settings::builder();
@@ -218,14 +223,14 @@ impl Place {
             .finish(settings::Flags::new(flags))
             .map_err(|error| backend(&error))?;
         let chunks = limit / CHUNK;
-        let arena = Arena::reserve(chunks).map_err(|source| MemoryError::System {
+        let arena = Arena::reserve(chunks, backing).map_err(|source| MemoryError::System {
             what: "reserving",
             source,
         })?;
         Ok(Self {
+            free: Extents::new((limit / arena.granule()) as u32),
             arena: Arc::new(arena),
             isa,
-            free: Extents::new((limit / GRANULE) as u32),
             residents: vec![0; chunks],
         })
     }
@@ -259,7 +264,12 @@ pub(crate) struct Part {
 impl Part {
     /// Where its first byte is executed.
     pub(crate) fn address(&self) -> *const u8 {
-        self.arena.address(self.offset)
+        self.arena.address(self.offset, self.length)
+    }
+
+    /// Bytes of code memory that it takes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
     }
 }
 
@@ -270,7 +280,8 @@ impl Drop for Part {
         let Some(place) = place else {
             return;
         };
-        let granules = |bytes: usize| (bytes / GRANULE) as u32;
+        let granule = self.arena.granule();
+        let granules = |bytes: usize| (bytes / granule) as u32;
         let (start, length) = place
             .free
             .give(granules(self.offset), granules(self.length));
@@ -278,7 +289,7 @@ impl Drop for Part {
             place.leave(chunk, statistics);
         }
         // Pages that held code of this part and hold none now: under the lock, before another can take them.
-        let free = start as usize * GRANULE..(start + length) as usize * GRANULE;
+        let free = start as usize * granule..(start + length) as usize * granule;
         let first = (self.offset / PAGE * PAGE).max(free.start.next_multiple_of(PAGE));
         let end = (self.offset + self.length)
             .next_multiple_of(PAGE)
@@ -305,7 +316,7 @@ struct Provider {
 impl JITMemoryProvider for Provider {
     fn allocate(&mut self, size: usize, align: u64, kind: JITMemoryKind) -> io::Result<*mut u8> {
         let code = matches!(kind, JITMemoryKind::Executable) && self.staged.is_empty();
-        if !code || size > self.length || align > GRANULE as u64 {
+        if !code || size > self.length || align > ALIGNMENT {
             return Err(io::Error::other("code without data is expected, once"));
         }
         self.staged = vec![0; size];

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use self::jitdump::JitDump;
+use crate::arena::Backing;
 use crate::compiler::Level;
 use crate::unit::{SHARED, Unit};
 
@@ -36,12 +37,15 @@ pub enum Format {
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
-/// Writes down every unit that is registered from now on, once for the process; another start changes nothing. Returns
-/// the file.
+/// Writes down every unit that is registered from now on, once for the process; another start changes nothing. A perf map
+/// must be started before code is loaded. Returns the file.
 ///
 /// # Errors
 /// The file cannot be made.
 pub fn start(format: Format) -> io::Result<PathBuf> {
+    if let Some(recorder) = RECORDER.get() {
+        return Ok(recorder.path.clone());
+    }
     let folder = match format {
         Format::PerfMap => PathBuf::from("/tmp"),
         Format::JitDump => std::env::current_dir()?,
@@ -58,8 +62,17 @@ pub fn register(unit: &Unit, code_hash: &B256) {
     }
 }
 
+/// Where code must lie for its names to be found: `perf` looks up names in a map for anonymous memory only.
+pub(crate) fn backing() -> Backing {
+    match RECORDER.get().map(|recorder| recorder.format) {
+        Some(Format::PerfMap) => Backing::Pages,
+        Some(Format::JitDump) | None => Backing::File,
+    }
+}
+
 /// A file of names.
 struct Recorder {
+    format: Format,
     path: PathBuf,
     /// None after a failure: half a file is worth more than a warning for every unit.
     sink: Mutex<Option<Sink>>,
@@ -83,6 +96,7 @@ impl Recorder {
             Format::JitDump => Sink::JitDump(JitDump::new(file)?),
         };
         Ok(Self {
+            format,
             path,
             sink: Mutex::new(Some(sink)),
         })

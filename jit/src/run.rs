@@ -4,13 +4,13 @@ use core::cell::UnsafeCell;
 use core::ptr;
 
 use alloy_primitives::{Address, U256};
-use zvm_runtimes::evm::{Context, Instructions};
+use zvm_runtimes::evm::{self, Context, Instructions, sload_warm};
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::interpreter_types::{
     InputsTr as _, Jumps as _, LoopControl as _, MemoryTr as _, ReturnData as _,
 };
 use zvm_runtimes::revm::interpreter::{
-    CallInput, Host as _, InstructionContext, InstructionResult, Interpreter, InterpreterAction,
+    CallInput, Host as _, InstructionContext, InstructionResult, Interpreter,
 };
 
 use crate::abi::{DONE, Env, HELPERS, Halted, Helper, NativeFrame};
@@ -73,14 +73,14 @@ thread_local! {
     };
 }
 
-/// Runs the frame until it ends or waits for a call.
+/// Runs the frame until it ends or waits for a call: the interpreter then has its next action.
 pub fn run<'a>(
     unit: &Unit,
     interpreter: &mut Interpreter<EthInterpreter>,
     context: &mut Context<'a>,
     instructions: &Instructions<'a>,
     counts: &mut Counts,
-) -> InterpreterAction {
+) {
     // Native code counts gas in signed numbers.
     let countable = interpreter.gas.remaining() <= i64::MAX as u64;
     let mut fruitless = 0;
@@ -90,7 +90,7 @@ pub fn run<'a>(
             counts.entries += 1;
             let gas = interpreter.gas.remaining();
             if enter(unit, entry, interpreter, context, instructions) == DONE {
-                return interpreter.take_next_action();
+                return;
             }
             if interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas {
                 fruitless += 1;
@@ -104,11 +104,22 @@ pub fn run<'a>(
         }
     }
     counts.left += 1;
-    interpreter.run_plain(
-        instructions.instruction_table(),
-        instructions.gas_table(),
-        context,
-    )
+    interpret(interpreter, context, instructions);
+}
+
+/// Runs the frame by the interpreter alone.
+pub fn interpret<'a>(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+) {
+    let (table, gas) = (instructions.instruction_table(), instructions.gas_table());
+    let result = loop {
+        if let Err(result) = interpreter.step(table, gas, context) {
+            break result;
+        }
+    };
+    finish(interpreter, result);
 }
 
 /// From now on the guards of stressed code on this thread fail once every so many times, beginning with the `first`.
@@ -117,15 +128,11 @@ pub fn stress(first: u64) {
     FRAME.with(|slot| unsafe { (*slot.0.get()).stress = first });
 }
 
-/// The action that an instruction ended the interpreter's loop with.
-pub fn finish(
-    interpreter: &mut Interpreter<EthInterpreter>,
-    result: InstructionResult,
-) -> InterpreterAction {
+/// Gives the interpreter its action where the instruction that ended its loop has not.
+pub fn finish(interpreter: &mut Interpreter<EthInterpreter>, result: InstructionResult) {
     if interpreter.bytecode.action().is_none() {
         interpreter.halt(result);
     }
-    interpreter.take_next_action()
 }
 
 /// Enters native code and comes back with the interpreter in the state that native code left.
@@ -155,31 +162,30 @@ fn enter<'a>(
         context,
         instructions,
     };
-    FRAME.with(|slot| {
-        // SAFETY: the frame is this thread's, and nobody else on it uses it until native code is back: frames do not
-        // nest (see `FRAME`), and the calls back only use the pointer that native code gives them.
-        let frame = slot.0.get();
+    let frame = FRAME.with(|slot| slot.0.get());
+    // SAFETY: the frame is this thread's, which runs this function and so has not ended, and nobody else on it uses it
+    // until native code is back: frames do not nest (see `FRAME`), and the calls back only use the pointer that native
+    // code gives them.
+    unsafe {
+        (*frame).stack = bottom;
+        (*frame).sp = sp;
+        (*frame).calldata_len = calldata_len;
+        (*frame).returndata_len = returndata_len;
+        (*frame).entries = unit.entries().as_ptr();
+        (*frame).host = (&raw mut host).cast();
+        sync_memory(&mut *frame, &mut *host.interpreter);
+    }
+    // SAFETY: the unit is alive, the entry is one of its own; stack, memory and table are those of the interpreter and
+    // the unit and outlive the call; the calls back keep the pointers current.
+    let exit = unsafe { (unit.entry())(frame, sp, gas, u64::from(entry)) };
+    if exit != DONE {
+        // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
         unsafe {
-            (*frame).stack = bottom;
-            (*frame).sp = sp;
-            (*frame).calldata_len = calldata_len;
-            (*frame).returndata_len = returndata_len;
-            (*frame).entries = unit.entries().as_ptr();
-            (*frame).host = (&raw mut host).cast();
-            sync_memory(&mut *frame, &mut *host.interpreter);
+            let (sp, gas, pc) = ((*frame).sp, (*frame).gas, (*frame).pc);
+            sync_interpreter(&*frame, sp, gas, pc, &mut *host.interpreter);
         }
-        // SAFETY: the unit is alive, the entry is one of its own; stack, memory and table are those of the interpreter
-        // and the unit and outlive the call; the calls back keep the pointers current.
-        let exit = unsafe { (unit.entry())(frame, sp, gas, u64::from(entry)) };
-        if exit != DONE {
-            // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
-            unsafe {
-                let (sp, gas, pc) = ((*frame).sp, (*frame).gas, (*frame).pc);
-                sync_interpreter(&*frame, sp, gas, pc, &mut *host.interpreter);
-            }
-        }
-        exit
-    })
+    }
+    exit
 }
 
 /// # Safety
@@ -267,6 +273,16 @@ unsafe extern "C" fn step(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: 
 /// # Safety
 /// As [`open`].
 unsafe extern "C" fn sload(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: u64) -> i64 {
+    {
+        // SAFETY: as the caller promises.
+        let (_, interpreter, context, _) = unsafe { open(frame) };
+        // SAFETY: the operand lies below `sp`.
+        let slot = unsafe { &mut *sp.sub(1) };
+        if let Some(value) = sload_warm(context, &interpreter.input.target_address, slot) {
+            *slot = value;
+            return gas as i64;
+        }
+    }
     // SAFETY: as the caller promises.
     unsafe { step(frame, sp, gas, pc) }
 }
@@ -276,6 +292,26 @@ unsafe extern "C" fn sload(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc:
 /// # Safety
 /// As [`open`].
 unsafe extern "C" fn keccak256(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: u64) -> i64 {
+    {
+        // SAFETY: as the caller promises.
+        let (frame, _, context, _) = unsafe { open(frame) };
+        // SAFETY: the operands lie below `sp`.
+        let (offset, length) = unsafe { (*sp.sub(1), &mut *sp.sub(2)) };
+        // Memory is there, and gas is enough: what else may be is for the interpreter.
+        if let (Ok(from), Ok(count)) = (usize::try_from(offset), usize::try_from(*length))
+            && let Some(end) = from.checked_add(count)
+            && end as u64 <= frame.memory_len
+            && count > 0
+        {
+            let cost = context.gas_params().keccak256_cost(count);
+            if cost <= gas {
+                // SAFETY: the range lies within the frame's memory, which nobody changes during the call.
+                let input = unsafe { core::slice::from_raw_parts(frame.memory.add(from), count) };
+                *length = evm::keccak256(input).into();
+                return (gas - cost) as i64;
+            }
+        }
+    }
     // SAFETY: as the caller promises.
     unsafe { step(frame, sp, gas, pc) }
 }

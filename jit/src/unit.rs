@@ -131,6 +131,14 @@ impl Unit {
         self.size
     }
 
+    /// Bytes of memory that dropping the unit frees: native code, tables and itself.
+    pub fn footprint(&self) -> usize {
+        self.part.length()
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.symbols)
+            + size_of::<Self>()
+    }
+
     /// Bytes of the code it was made from.
     pub fn bytecode(&self) -> usize {
         self.bytecode
@@ -192,7 +200,10 @@ mod tests {
             let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
             assert_eq!(unit.entry_at(0), Some(0));
             // Only control from within the region comes behind the JUMPI.
-            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
+            assert_eq!(
+                (unit.entry_at(behind), unit.entry_at(code.len())),
+                (None, None)
+            );
         }
     }
 }

@@ -323,6 +323,9 @@ settings! {
     jit_memory / "ZVM_JIT_MEMORY": usize = zvm_jit::tier::DEFAULT_MEMORY;
     /// Compilations that may wait; the least valuable is dropped [default: 1024].
     jit_queue / "ZVM_JIT_QUEUE": usize = zvm_jit::tier::DEFAULT_QUEUE;
+    /// Bytes of compiled code kept in the folder of the store, below `native`; 0 keeps none [default: 1073741824].
+    #[flag(value_name = "BYTES")]
+    jit_cache_bytes / "ZVM_JIT_CACHE_BYTES": u64 = DEFAULT_JIT_CACHE_BYTES;
     /// Most gas eth_call and eth_estimateGas may use [default: 50000000].
     #[flag(value_name = "GAS")]
     rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;
@@ -348,6 +351,9 @@ const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: usize = 4_096;
+
+/// Bytes of compiled code on disk.
+pub const DEFAULT_JIT_CACHE_BYTES: u64 = 1 << 30;
 
 /// More compilations than anybody would wait for.
 const MAX_JIT_QUEUE: usize = 1_000_000;
@@ -514,12 +520,41 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_is_a_number_or_auto_in_flag_and_file_and_is_written_as_it_is_read() {
+        for (text, gas) in [("auto", None), ("0", Some(0)), ("12345", Some(12_345))] {
+            assert_eq!(text.parse(), Ok(Threshold(gas)));
+            assert_eq!(Threshold(gas).to_string(), text);
+        }
+        assert!("1e6".parse::<Threshold>().is_err());
+        let stated = |toml: &str| {
+            toml::from_str::<Options>(toml).map(|stated| (stated.jit, stated.jit_threshold))
+        };
+        for (toml, meant) in [
+            ("jit = \"eager\"", (Some(Jit::Eager), None)),
+            ("jit-threshold = 7", (None, Some(Threshold(Some(7))))),
+            ("jit-threshold = \"auto\"", (None, Some(Threshold(None)))),
+        ] {
+            assert_eq!(stated(toml).unwrap(), meant, "{toml}");
+        }
+        assert!(stated("jit = \"yes\"").is_err());
+        assert!(stated("jit-threshold = \"soon\"").is_err());
+        let settings = Settings::new(Options::default(), None).unwrap();
+        let written = toml::to_string(&settings).unwrap();
+        assert!(
+            written.contains("jit = \"on\"\njit-threshold = \"auto\"\n"),
+            "{written}"
+        );
+    }
+
+    #[test]
     fn values_that_cannot_work_are_refused_by_name() {
         for (name, value) in [
             ("block-time", "9223372036854775807"),
             ("threads", "9223372036854775807"),
             ("rpc-max-concurrent", "9223372036854775807"),
             ("rpc-max-connections", "0"),
+            ("jit-queue", "0"),
+            ("jit-threads", "0"),
             ("rpc-max-request-bytes", "0"),
             ("rpc-max-response-bytes", "0"),
         ] {

@@ -16,7 +16,7 @@ use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::context_interface::JournalTr as _;
 use zvm_runtimes::revm::inspector::JournalExt as _;
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
-use zvm_runtimes::revm::interpreter::interpreter_types::{Jumps as _, LoopControl as _};
+use zvm_runtimes::revm::interpreter::interpreter_types::Jumps as _;
 use zvm_runtimes::revm::interpreter::{
     FrameInput, InstructionResult, Interpreter, InterpreterAction,
 };
@@ -259,10 +259,10 @@ impl Recorder {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
+    ) {
         let (table, gas_table) = (instructions.instruction_table(), instructions.gas_table());
         let level = match self.tier {
-            Tier::Interpreter => return interpreter.run_plain(table, gas_table, context),
+            Tier::Interpreter => return run::interpret(interpreter, context, instructions),
             Tier::Native(level) => level,
             Tier::Mixed | Tier::Stressed => self.log.lock().1.pick(&[Level::Quick, Level::Full]),
         };
@@ -272,7 +272,7 @@ impl Recorder {
             .unit(interpreter, context.cfg.spec, level, stressed);
         let Some(unit) = unit else {
             self.native.inner.lock().1.interpreted += 1;
-            return interpreter.run_plain(table, gas_table, context);
+            return run::interpret(interpreter, context, instructions);
         };
         // How many instructions, or entries, the interpreter passes first.
         let mut passes = match self.tier {
@@ -285,29 +285,27 @@ impl Recorder {
                 passes -= 1;
             }
             if let Err(result) = interpreter.step(table, gas_table, context) {
-                if interpreter.bytecode.action().is_none() {
-                    interpreter.halt(result);
-                }
-                return interpreter.take_next_action();
+                return run::finish(interpreter, result);
             }
         }
         if stressed {
             run::stress(self.log.lock().1.between(1, 16));
         }
         let mut counts = Counts::default();
-        let action = run::run(&unit, interpreter, context, instructions, &mut counts);
+        run::run(&unit, interpreter, context, instructions, &mut counts);
         let statistics = &mut self.native.inner.lock().1;
         statistics.entries += counts.entries;
         statistics.left += counts.left;
-        action
     }
 
     fn note(
         &self,
         interpreter: &Interpreter<EthInterpreter>,
         context: &Context<'_>,
-        action: &InterpreterAction,
     ) {
+        let Some(action) = &interpreter.bytecode.action else {
+            unreachable!("a frame ends or waits with an action");
+        };
         let log = &mut self.log.lock().0;
         let journal = &context.journaled_state;
         let end = match action {
@@ -383,9 +381,8 @@ impl FrameRunner for Recorder {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
-        let action = self.frame(interpreter, context, instructions);
-        self.note(interpreter, context, &action);
-        action
+    ) {
+        self.frame(interpreter, context, instructions);
+        self.note(interpreter, context);
     }
 }

@@ -249,7 +249,7 @@ fn one_process_at_a_time_has_the_store() {
 #[test]
 fn what_an_interrupted_write_left_is_removed_and_what_is_not_ours_stays() {
     let folder = folder();
-    let (left, other) = (folder.path().join("new-17"), folder.path().join("README"));
+    let (left, other) = (folder.path().join("new"), folder.path().join("README"));
     fs::write(&left, "half").unwrap();
     fs::write(&other, "mine").unwrap();
     let cache = open(&folder, LIMIT);

@@ -42,7 +42,8 @@ fn address(unit: &Unit) -> usize {
 
 fn resident(memory: &CodeMemory) -> u64 {
     let state = memory.0.state.lock();
-    state.place.as_ref().unwrap().arena.resident()
+    let arena = &state.place.as_ref().unwrap().arena;
+    arena.resident().expect("code in a file")
 }
 
 /// Permissions and sizes of what is mapped within the range.
@@ -63,16 +64,21 @@ fn mappings(range: core::ops::Range<usize>) -> Vec<(String, usize)> {
 fn reservation(memory: &CodeMemory) -> core::ops::Range<usize> {
     let state = memory.0.state.lock();
     let arena = &state.place.as_ref().unwrap().arena;
-    let start = arena.address(0).addr();
+    let start = arena.address(0, 0).addr();
     start..start + memory.0.limit
 }
 
 #[test]
 fn no_page_of_code_is_writable_while_units_come_and_go() {
-    let memory = CodeMemory::new(64 << 20);
+    for (backing, executable) in [(Backing::File, "r-xs"), (Backing::Pages, "r-xp")] {
+        come_and_go(&CodeMemory::with(64 << 20, Some(backing)), executable);
+    }
+}
+
+fn come_and_go(memory: &CodeMemory, executable: &str) {
     let mut units = Vec::new();
     for number in 0..200u16 {
-        let unit = Unit::load(returning(number, 5000 * usize::from(number)), &memory);
+        let unit = Unit::load(returning(number, 5000 * usize::from(number)), memory);
         units.push(unit.unwrap());
         if number % 3 == 0 {
             units.swap_remove(units.len() / 2);
@@ -80,11 +86,13 @@ fn no_page_of_code_is_writable_while_units_come_and_go() {
         if units.iter().map(Unit::size).sum::<usize>() > 12 << 20 {
             units.drain(..units.len() / 2);
         }
-        let mapped = mappings(reservation(&memory));
-        let executable = mapped.iter().any(|(permissions, _)| permissions == "r-xs");
-        assert_eq!(executable, !units.is_empty());
+        let mapped = mappings(reservation(memory));
+        let found = mapped
+            .iter()
+            .any(|(permissions, _)| permissions == executable);
+        assert_eq!(found, !units.is_empty());
         for (permissions, _) in mapped {
-            assert!(permissions == "r-xs" || permissions == "---p");
+            assert!(permissions == executable || permissions == "---p");
         }
     }
 }
@@ -124,6 +132,7 @@ fn beyond_the_limit_there_is_an_error_until_a_unit_is_dropped() {
     let memory = CodeMemory::new(1);
     assert_eq!(memory.statistics().limit, CHUNK);
     let whole = Unit::load(returning(1, CHUNK), &memory).unwrap();
+    let granule = 64;
     let refused = |length| match Unit::load(returning(2, length), &memory) {
         Err(MemoryError::Full { wanted, limit }) => (wanted, limit) == (length, CHUNK),
         other => panic!("{other:?}"),
@@ -132,8 +141,8 @@ fn beyond_the_limit_there_is_an_error_until_a_unit_is_dropped() {
     drop(whole);
     assert!(refused(CHUNK + 1));
     let part = Unit::load(returning(2, 6), &memory).unwrap();
-    assert!(refused(CHUNK - GRANULE + 1));
-    Unit::load(returning(3, CHUNK - GRANULE), &memory).unwrap();
+    assert!(refused(CHUNK - granule + 1));
+    Unit::load(returning(3, CHUNK - granule), &memory).unwrap();
     assert_eq!(call(&part), 2);
     assert_eq!(memory.statistics().refused, 3);
 }
@@ -195,10 +204,15 @@ fn pages_without_code_are_given_back_within_a_chunk() {
 
 #[test]
 fn units_run_while_others_come_and_go_beside_them() {
+    for backing in [Backing::File, Backing::Pages] {
+        run_beside(&CodeMemory::with(2 * CHUNK, Some(backing)));
+    }
+}
+
+fn run_beside(memory: &CodeMemory) {
     const ROUNDS: u64 = 300;
-    let memory = CodeMemory::new(2 * CHUNK);
     let kept: Vec<Arc<Unit>> = (0..50)
-        .map(|number| Arc::new(Unit::load(returning(number, 300), &memory).unwrap()))
+        .map(|number| Arc::new(Unit::load(returning(number, 300), memory).unwrap()))
         .collect();
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -214,7 +228,6 @@ fn units_run_while_others_come_and_go_beside_them() {
         }
         let writers: Vec<_> = (0..2u16)
             .map(|writer| {
-                let memory = &memory;
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
                         let number = (round as u16) << 1 | writer;
@@ -238,7 +251,7 @@ fn units_run_while_others_come_and_go_beside_them() {
     assert!(calls.load(Ordering::Relaxed) > 0);
     assert_eq!(memory.statistics().units, kept.len());
     drop(kept);
-    assert_eq!(resident(&memory), 0);
+    assert_eq!(memory.statistics().mapped, 0);
 }
 
 #[test]

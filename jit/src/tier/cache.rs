@@ -50,7 +50,7 @@ impl Deref for Held {
 
 /// Bytes of native code and of the tables beside it.
 fn footprint(unit: &Unit) -> usize {
-    unit.size() + 2 * size_of::<u32>() * unit.bytecode()
+    unit.size() + size_of_val(unit.entries()) + size_of_val(unit.symbols())
 }
 
 #[derive(Debug)]
@@ -144,6 +144,11 @@ impl Cache {
             }
             return false;
         }
+        if let Some(former) = former.filter(|former| !Arc::ptr_eq(&former.record, record)) {
+            // The profiles forgot a record that a thread still counted with, and began another for the same code.
+            self.bytecode.fetch_add(bytecode, Ordering::Relaxed);
+            self.evict(former);
+        }
         let mut state = record.state.lock();
         let former = state.unit.replace(held);
         state.stage = stage;
@@ -153,32 +158,32 @@ impl Cache {
         true
     }
 
-    /// Evicts the least useful until the bounds hold with some room to spare. Never `new`, which has just burnt what
-    /// compiling costs and cannot have run yet. False: there is no room for it alone, or what was evicted before and is
-    /// still run leaves none.
+    /// Makes room until the bounds hold. Never at the cost of `new`, which has just burnt what compiling costs and cannot
+    /// have run yet. False: there is no room for it alone, or what was evicted before and is still run leaves none.
     fn make_room(&self, inner: &mut HashMap<Key, Entry>, new: &Key) -> bool {
-        let used = |inner: &HashMap<Key, Entry>| -> usize {
-            inner.values().map(|entry| entry.held.bytes).sum()
-        };
         if self.bytes() <= self.memory && inner.len() <= self.units {
             return true;
         }
-        if inner
-            .get(new)
-            .is_some_and(|entry| entry.held.bytes > self.memory)
-        {
+        let alone = inner.get(new).map_or(0, |entry| entry.held.bytes);
+        if alone > self.memory {
             return false;
         }
-        // An eighth is freed at a time: sorting all for every unit would cost as much as compiling some.
+        self.free_eighth(inner, Some(new));
+        self.bytes() <= self.memory && inner.len() <= self.units
+    }
+
+    /// Evicts the least useful of all but `keep` until an eighth is free, and ages the others: sorting all for every
+    /// unit would cost as much as compiling some.
+    fn free_eighth(&self, inner: &mut HashMap<Key, Entry>, keep: Option<&Key>) {
         let memory = self.memory - self.memory / 8;
         let units = self.units - self.units / 8;
         let mut by_weight: Vec<(u64, Key)> = inner
             .iter()
-            .filter(|(key, _)| *key != new)
+            .filter(|(key, _)| Some(*key) != keep)
             .map(|(key, entry)| (entry.weight(), *key))
             .collect();
         by_weight.sort_unstable_by_key(|(weight, _)| *weight);
-        let mut bytes = used(inner);
+        let mut bytes: usize = inner.values().map(|entry| entry.held.bytes).sum();
         for (_, key) in by_weight {
             if bytes <= memory && inner.len() <= units {
                 break;
@@ -189,11 +194,14 @@ impl Cache {
             }
         }
         for entry in inner.values_mut() {
-            let native = entry.record.native.load(Ordering::Relaxed);
+            let native = entry.record.native.swap(0, Ordering::Relaxed);
             entry.worth = entry.worth.saturating_add(native) / 2;
-            entry.record.native.store(0, Ordering::Relaxed);
         }
-        self.bytes() <= self.memory && inner.len() <= self.units
+    }
+
+    /// Frees memory although the bounds hold: what is free may lie in pieces too small.
+    pub(super) fn shrink(&self) {
+        self.free_eighth(&mut self.inner.lock(), None);
     }
 
     fn evict(&self, entry: Entry) {

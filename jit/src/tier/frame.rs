@@ -13,23 +13,10 @@ use super::policy::Ran;
 use super::record::Key;
 use super::shared::Shared;
 use super::statistics::Counters;
-use crate::run::{self, Counts};
+use crate::run::{self, Counts, interpret};
 
 /// One frame in so many is timed.
 const SAMPLE: u32 = 32;
-
-/// Runs a frame by the interpreter alone.
-pub(super) fn interpret<'a>(
-    interpreter: &mut Interpreter<EthInterpreter>,
-    context: &mut Context<'a>,
-    instructions: &Instructions<'a>,
-) -> InterpreterAction {
-    interpreter.run_plain(
-        instructions.instruction_table(),
-        instructions.gas_table(),
-        context,
-    )
-}
 
 /// Executes at most `steps` instructions. An error is the end of the frame or a call.
 fn steps<'a>(
@@ -47,8 +34,11 @@ fn steps<'a>(
 
 /// Gas that the frame itself burnt: what a call takes along is burnt by another, and a failure takes all there is without
 /// executing anything for it.
-fn burnt(before: u64, after: u64, action: &InterpreterAction) -> u64 {
-    let gone = before.saturating_sub(after);
+fn burnt(before: u64, interpreter: &Interpreter<EthInterpreter>) -> u64 {
+    let gone = before.saturating_sub(interpreter.gas.remaining());
+    let Some(action) = &interpreter.bytecode.action else {
+        return gone;
+    };
     match action {
         InterpreterAction::NewFrame(FrameInput::Call(call)) => gone.saturating_sub(call.gas_limit),
         InterpreterAction::NewFrame(FrameInput::Create(create)) => {
@@ -69,15 +59,21 @@ impl Shared {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
+    ) {
         let size = interpreter.bytecode.len();
         local.tick = local.tick.wrapping_add(1);
-        let start = (local.tick % SAMPLE == 0).then(Instant::now);
+        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
         let Some((slot, counters)) = local.slot(self, key, size) else {
             return interpret(interpreter, context, instructions);
         };
-        if let (Some(level), Some(record), None) = (self.settings.eager, &slot.record, &slot.held) {
-            self.compile_cold(record, level, interpreter.bytecode.original_bytes());
+        if slot.is_new()
+            && let Some(record) = &slot.record
+        {
+            let code = || interpreter.bytecode.original_bytes();
+            match self.settings.eager {
+                Some(level) => self.compile_cold(record, level, code()),
+                None => self.look(record, code),
+            }
             slot.refresh(self, size);
         }
         let mut frame = Frame {
@@ -111,17 +107,17 @@ impl Frame<'_> {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
+    ) {
         let mut before = interpreter.gas.remaining();
         let mut sum = 0;
         loop {
             let slice = self.shared.settings.slice;
             if let Err(end) = steps(interpreter, context, instructions, slice) {
-                let action = run::finish(interpreter, end);
-                let gas = burnt(before, interpreter.gas.remaining(), &action);
+                run::finish(interpreter, end);
+                let gas = burnt(before, interpreter);
                 self.time(Ran::Interpreted, sum + gas);
                 self.count_interpreted(gas, interpreter);
-                return action;
+                return;
             }
             let now = interpreter.gas.remaining();
             let gas = before.saturating_sub(now);
@@ -143,26 +139,31 @@ impl Frame<'_> {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
-        let Some(held) = &self.slot.held else {
+    ) {
+        // The hash is the state's word. If it lies, native code would be that of another code.
+        let size = interpreter.bytecode.len();
+        let Some(held) = self
+            .slot
+            .held
+            .as_ref()
+            .filter(|held| held.bytecode() == size)
+        else {
             return interpret(interpreter, context, instructions);
         };
         let before = interpreter.gas.remaining();
         let mut counts = Counts::default();
-        let action = run::run(held, interpreter, context, instructions, &mut counts);
+        run::run(held, interpreter, context, instructions, &mut counts);
         let level = held.level();
         self.counters.entries.add(counts.entries);
         self.counters.left.add(counts.left);
-        let gas = burnt(before, interpreter.gas.remaining(), &action);
+        let gas = burnt(before, interpreter);
         self.time(level.into(), gas);
         self.counters.native_gas.add(gas);
         let (gas, record) = self.slot.count(gas);
         if let Some(record) = record {
-            let size = interpreter.bytecode.len();
             let code = || interpreter.bytecode.original_bytes();
             self.shared.ran(record, level, gas, size, code);
         }
-        action
     }
 
     fn count_interpreted(&mut self, gas: u64, interpreter: &Interpreter<EthInterpreter>) {

@@ -5,7 +5,7 @@
 //! code until another takes its place; the generation of the cache says when the unit must be looked up again. Gas is
 //! summed up in the slot and added to the shared record in portions.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ const NATIVE_PORTION: u64 = 1 << 16;
 
 thread_local! {
     /// The memory of the last tiers this thread ran frames for.
-    pub(super) static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
+    pub(super) static LOCAL: Cell<Option<Box<Local>>> = const { Cell::new(None) };
 }
 
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub(super) struct Slot {
     gas: u64,
     /// From how much on it is to be reported.
     portion: u64,
+    new: bool,
 }
 
 impl Slot {
@@ -63,6 +64,7 @@ impl Slot {
         held: None,
         gas: 0,
         portion: u64::MAX,
+        new: true,
     };
 
     /// Adds what is not reported to the record, without asking what follows from it.
@@ -75,6 +77,11 @@ impl Slot {
             };
             counter.fetch_add(gas, Ordering::Relaxed);
         }
+    }
+
+    /// Whether this is the first frame since the slot was given to the code, or since the code lost its unit.
+    pub(super) fn is_new(&mut self) -> bool {
+        std::mem::take(&mut self.new)
     }
 
     /// Counts gas. The record, and how much it is to be told of, once there is enough.
@@ -120,6 +127,7 @@ impl Slot {
                 (threshold / 16).max(1)
             }
         };
+        self.new |= self.held.is_some() && held.is_none();
         self.held = held;
         self.generation = generation;
     }
@@ -196,6 +204,7 @@ impl Local {
                 slot.settle();
                 slot.held = None;
                 slot.generation = 0;
+                slot.new = true;
             }
         }
         self.evictions = evictions;

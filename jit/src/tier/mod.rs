@@ -29,17 +29,18 @@ mod statistics;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use alloy_primitives::{B256, KECCAK256_EMPTY};
+use alloy_primitives::B256;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
-use zvm_runtimes::revm::interpreter::{Interpreter, InterpreterAction};
+use zvm_runtimes::revm::interpreter::Interpreter;
 
 pub use record::Key;
 pub use settings::{DEFAULT_MEMORY, DEFAULT_QUEUE, Settings};
-pub use source::{Native, Profile, Request, Source};
+pub use source::{Native, Request, Source};
 pub use statistics::{Field, Kind, Statistics};
 
 use crate::compiler::{Compiler, Level};
+use crate::run::interpret;
 use local::{LOCAL, Local};
 use shared::Shared;
 
@@ -120,34 +121,33 @@ impl FrameRunner for Auto {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
+    ) {
         let Some(hash) = deployed(interpreter) else {
-            return frame::interpret(interpreter, context, instructions);
+            return interpret(interpreter, context, instructions);
         };
-        LOCAL.with(|place| {
-            // A frame does not run inside of another's `run`. If one ever does, it is interpreted.
-            let Ok(mut place) = place.try_borrow_mut() else {
-                return frame::interpret(interpreter, context, instructions);
-            };
-            let local = Local::of(&mut place, &self.shared);
-            let spec = context.cfg.spec;
-            if !local.is_mainnet(spec, &context.cfg.gas_params) {
-                return frame::interpret(interpreter, context, instructions);
-            }
+        // Taken out while the frame runs: a frame that ever ran inside of another's would find nothing and begin anew.
+        let mut place = LOCAL.take();
+        let local = Local::of(&mut place, &self.shared);
+        let spec = context.cfg.spec;
+        if local.is_mainnet(spec, &context.cfg.gas_params) {
             let key = Key { hash, spec };
             self.shared
-                .run(local, key, interpreter, context, instructions)
-        })
+                .run(local, key, interpreter, context, instructions);
+        } else {
+            interpret(interpreter, context, instructions);
+        }
+        LOCAL.set(place);
     }
 }
 
 /// The hash of the code, unless it is initcode, which runs once.
+#[inline]
 fn deployed(interpreter: &Interpreter<EthInterpreter>) -> Option<B256> {
-    interpreter.input.bytecode_address?;
-    interpreter
-        .bytecode
-        .hash()
-        .filter(|hash| *hash != KECCAK256_EMPTY && *hash != B256::ZERO)
+    let known = interpreter.input.bytecode_address.is_some() && !interpreter.bytecode.is_empty();
+    match interpreter.bytecode.hash() {
+        Some(hash) if known && hash != B256::ZERO => Some(hash),
+        _ => None,
+    }
 }
 
 /// Compiles every code before its first instruction. Initcode, which runs once, stays with the interpreter.
@@ -158,7 +158,7 @@ impl Eager {
     /// Compiles at `level`.
     pub fn new(compiler: Compiler, level: Level) -> Self {
         let settings = Settings::default().eager(level);
-        let source = Native::new(compiler, settings.code_memory(), None);
+        let source = Native::new(compiler, settings.memory, None);
         Self(Auto {
             shared: Arc::new(Shared::new(Box::new(source), settings)),
             workers: Vec::new(),
@@ -177,7 +177,7 @@ impl FrameRunner for Eager {
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction {
+    ) {
         self.0.run(interpreter, context, instructions)
     }
 }

@@ -66,7 +66,7 @@ impl Rate {
     /// `keep`: samples after which the past counts half.
     pub(super) fn add(&self, amount: u64, units: u64, keep: u64) {
         let samples = self.samples.load(Ordering::Relaxed) + 1;
-        let shift = u32::from(samples % keep == 0);
+        let shift = u32::from(samples.is_multiple_of(keep));
         let add = |to: &AtomicU64, value: u64| {
             let old = to.load(Ordering::Relaxed) >> shift;
             to.store(old.saturating_add(value), Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! What is known of one code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
@@ -46,6 +46,8 @@ pub(super) struct Record {
     /// Gas burnt natively since the level was reached, halved as the cache ages.
     pub(super) native: AtomicU64,
     pub(super) times: Times,
+    /// Whether it was asked if the unit is stored, which is done once.
+    pub(super) looked: AtomicBool,
     pub(super) state: Mutex<State>,
 }
 
@@ -64,6 +66,7 @@ impl Record {
             interpreted: AtomicU64::new(0),
             native: AtomicU64::new(0),
             times: Times::default(),
+            looked: AtomicBool::new(false),
             state: Mutex::new(State {
                 stage: Stage::Cold,
                 rank: None,

@@ -44,11 +44,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Bytes of native code that there must be room for: what is evicted may still run while other code takes its place.
-    pub fn code_memory(&self) -> usize {
-        self.memory.saturating_mul(2)
-    }
-
     /// These, but every code is compiled at `level` before its first instruction.
     #[must_use]
     pub fn eager(self, level: Level) -> Self {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alloy_primitives::Bytes;
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::cache::Cache;
@@ -14,7 +15,7 @@ use super::profiles::Profiles;
 use super::queue::{Job, Pushed, Queue};
 use super::record::{Record, Stage};
 use super::settings::Settings;
-use super::source::{Profile, Request, Source};
+use super::source::{Request, Source};
 use super::statistics::{Statistics, Threads};
 use crate::compiler::{Level, Refused};
 
@@ -30,7 +31,11 @@ pub(super) struct Shared {
     pub(super) rates: Rates,
     pub(super) threads: Threads,
     outcomes: Outcomes,
+    /// Locks by code hash for what is compiled before its first instruction.
+    eager: [Mutex<()>; EAGER],
 }
+
+const EAGER: usize = 64;
 
 /// Counts of what happens rarely.
 #[derive(Debug, Default)]
@@ -71,6 +76,7 @@ impl Shared {
             rates: Rates::default(),
             threads: Threads::default(),
             outcomes: Outcomes::default(),
+            eager: [const { Mutex::new(()) }; EAGER],
             settings,
         }
     }
@@ -89,8 +95,9 @@ impl Shared {
         }
     }
 
-    /// Compiles a code in place if it was never tried.
+    /// Compiles a code in place if it was never tried. If another thread does, waits for it.
     pub(super) fn compile_cold(&self, record: &Arc<Record>, level: Level, code: Bytes) {
+        let _one_at_a_time = self.eager[usize::from(record.key.hash[0]) % EAGER].lock();
         let mut state = record.state.lock();
         if state.stage != Stage::Cold {
             return;
@@ -133,7 +140,7 @@ impl Shared {
         let value = self.rates.value(level, gas, code.len());
         let mut state = record.state.lock();
         match (state.stage, level) {
-            (Stage::Cold, Level::Quick) | (Stage::Ready, Level::Full) => {}
+            (Stage::Cold, _) | (Stage::Ready, Level::Full) => {}
             (Stage::Waiting(_), _) => {
                 if let Some(rank) = state.rank
                     && value >= rank.0.saturating_mul(2)
@@ -178,12 +185,10 @@ impl Shared {
             level,
         } = job;
         record.state.lock().rank = None;
-        let profile = Profile::default();
         let request = Request {
             key: record.key,
             code,
             level: *level,
-            profile: &profile,
         };
         let start = cpu_time();
         // The compiler keeps nothing between compilations, so that nothing is left half done.
@@ -203,10 +208,14 @@ impl Shared {
                     Level::Full => Stage::Final,
                 };
                 if !self.cache.insert(record, unit, stage, worth) {
-                    add(&self.outcomes.no_room, 1);
-                    fall_back(record);
-                    record.interpreted.store(0, Ordering::Relaxed);
+                    self.without_room(record);
                 }
+                return;
+            }
+            Ok(Err(Refused::Memory(reason))) => {
+                tracing::debug!(%reason, "no memory for native code");
+                self.cache.shrink();
+                self.without_room(record);
                 return;
             }
             Ok(Err(refused)) => {
@@ -226,6 +235,32 @@ impl Shared {
         };
         drop(state);
         self.cache.changed();
+    }
+
+    /// There is no room for a code's unit: it has to earn another try.
+    fn without_room(&self, record: &Record) {
+        add(&self.outcomes.no_room, 1);
+        fall_back(record);
+        record.interpreted.store(0, Ordering::Relaxed);
+        record.native.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks for the unit of a code that was never seen before if it is at hand: it need not burn gas for that first.
+    pub(super) fn look(&self, record: &Arc<Record>, code: impl FnOnce() -> Bytes) {
+        if record.looked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let best = if self.settings.full {
+            Level::Full
+        } else {
+            Level::Quick
+        };
+        let stored = [best, Level::Quick]
+            .into_iter()
+            .find(|level| self.source.is_stored(&record.key, *level));
+        if let Some(level) = stored {
+            self.want(record, level, u64::MAX, code());
+        }
     }
 
     pub(super) fn statistics(&self) -> Statistics {

@@ -18,8 +18,6 @@ pub struct Request<'r> {
     pub code: &'r [u8],
     /// How much to spend.
     pub level: Level,
-    /// What the interpreter saw of it.
-    pub profile: &'r Profile,
 }
 
 impl Request<'_> {
@@ -29,15 +27,6 @@ impl Request<'_> {
     }
 }
 
-/// What was seen of a code while it was interpreted. May only change how fast the native code is, never what it does;
-/// an empty one is right for every code.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Profile {
-    /// Targets that jumps without a constant before them were seen to take, as (pc of the jump, target), in ascending
-    /// order, each once.
-    pub jumps: Vec<(u32, u32)>,
-}
-
 /// Makes units. The compiler is one; another may look into a store first and put there what the compiler made.
 ///
 /// Called by background threads at the same time, and by threads that execute if the settings say so.
@@ -45,8 +34,15 @@ pub trait Source: Send + Sync + core::fmt::Debug {
     /// Makes the unit of a code.
     ///
     /// # Errors
-    /// The code cannot be compiled, now or ever: it is not asked for again.
+    /// The code cannot be compiled, now or ever: it is not asked for again. [`Refused::Memory`] alone may go away when
+    /// units are given back.
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused>;
+
+    /// Whether the unit is at hand, so that making it costs next to nothing. Called by threads that execute: it must
+    /// not wait.
+    fn is_stored(&self, _key: &Key, _level: Level) -> bool {
+        false
+    }
 }
 
 /// The compiler, the memory its code goes to, and the store that may have the code already.
@@ -68,13 +64,22 @@ impl Native {
     }
 }
 
+fn stored_as(key: &Key, level: Level) -> disk::Key {
+    disk::Key {
+        code_hash: key.hash,
+        spec: key.spec,
+        level,
+    }
+}
+
 impl Source for Native {
+    fn is_stored(&self, key: &Key, level: Level) -> bool {
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.contains(&stored_as(key, level)))
+    }
+
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
-        let key = disk::Key {
-            code_hash: request.key.hash,
-            spec: request.spec(),
-            level: request.level,
-        };
+        let key = stored_as(&request.key, request.level);
         let stored = self.store.as_ref().and_then(|store| store.get(&key));
         let image = match stored {
             Some(image) => image,
@@ -88,8 +93,8 @@ impl Source for Native {
                 image
             }
         };
-        let unit = Unit::load(image, &self.memory)
-            .map_err(|error| Refused::Memory(error.to_string()))?;
+        let unit =
+            Unit::load(image, &self.memory).map_err(|error| Refused::Memory(error.to_string()))?;
         perf::register(&unit, &request.key.hash);
         Ok(unit)
     }

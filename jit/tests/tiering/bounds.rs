@@ -2,8 +2,8 @@
 
 use crate::source::{behind, in_place, tiers, wait_until};
 use crate::world::{World, assembled, call, cfg, countdown, machine, run};
-use zvm_jit::tier::Settings;
 use zvm_jit::compiler::Level;
+use zvm_jit::tier::Settings;
 use zvm_runtimes::evm::Fork;
 
 /// A small contract unlike all others.

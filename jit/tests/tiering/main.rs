@@ -10,8 +10,8 @@ use std::sync::Arc;
 use alloy_primitives::{Bytes, TxKind};
 use source::{in_place, tiers};
 use world::{World, call, cfg, countdown, machine, run};
-use zvm_jit::tier::Settings;
 use zvm_jit::compiler::Level;
+use zvm_jit::tier::Settings;
 use zvm_runtimes::evm::Fork;
 use zvm_runtimes::revm::context::TxEnv;
 use zvm_runtimes::revm::context_interface::cfg::{GasId, GasParams};
@@ -177,6 +177,35 @@ fn initcode_is_never_compiled() {
     }
     assert_eq!(watch.asked(), []);
     assert_eq!(auto.statistics().profiles, 0);
+}
+
+#[test]
+fn code_that_is_stored_runs_natively_from_the_start_at_the_best_level_there_is() {
+    let world = World::new((0..3).map(|number| world::assembled(&countdown(100 + number))));
+    let (auto, watch) = tiers(in_place(u64::MAX));
+    let stored = [(0, Level::Quick), (0, Level::Full), (1, Level::Quick)];
+    let stored = stored.map(|(number, level)| (world.hash(number), level));
+    watch.stored.lock().extend(stored);
+    for _ in 0..3 {
+        for number in 0..3 {
+            let seen = |runner| {
+                call(
+                    &mut machine(&world, cfg(Fork::LATEST), runner),
+                    number,
+                    500_000,
+                )
+            };
+            assert_eq!(seen(Some(auto.clone())), seen(None));
+        }
+    }
+    let asked: Vec<_> = watch
+        .asked()
+        .iter()
+        .map(|(key, level)| (key.hash, *level))
+        .collect();
+    assert_eq!(asked, stored[1..]);
+    let counts = auto.statistics();
+    assert_eq!((counts.native, counts.interpreted), (6, 3));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use alloy_primitives::B256;
 use parking_lot::{Condvar, Mutex};
-use zvm_jit::tier::{Native, Auto, Key, Request, Settings, Source};
 use zvm_jit::compiler::{Compiler, Level, Refused};
+use zvm_jit::tier::{Auto, Key, Native, Request, Settings, Source};
 use zvm_jit::unit::Unit;
 
 /// What the watched compiler shares with the test.
@@ -19,6 +19,8 @@ pub struct Watch {
     /// Codes it refuses, and those it panics at.
     pub refuses: Mutex<HashSet<(B256, Level)>>,
     pub panics: Mutex<HashSet<B256>>,
+    /// Units it claims to have at hand.
+    pub stored: Mutex<HashSet<(B256, Level)>>,
 }
 
 impl Watch {
@@ -43,6 +45,10 @@ impl Watch {
 struct Watched(Arc<Watch>);
 
 impl Source for Watched {
+    fn is_stored(&self, key: &Key, level: Level) -> bool {
+        self.0.stored.lock().contains(&(key.hash, level))
+    }
+
     fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
         static COMPILER: OnceLock<Native> = OnceLock::new();
         let compiler = COMPILER.get_or_init(|| {

@@ -1,12 +1,14 @@
 //! How code is executed: the flags of the commands that execute, and what they say about it at the end.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use zvm_jit::tier::{self, Auto, Settings, Statistics};
 use zvm_jit::compiler::{Compiler, Level};
-use zvm_net::settings::{Jit, Threshold};
+use zvm_jit::disk::DiskCache;
+use zvm_jit::tier::{self, Auto, Native, Settings, Statistics};
+use zvm_net::settings::{DEFAULT_JIT_CACHE_BYTES, DatabaseType, Jit, Threshold};
 use zvm_runtimes::evm::FrameRunner;
 
 /// How code is executed. Results do not depend on it.
@@ -39,6 +41,9 @@ pub struct TierArgs {
     /// Compilations that may wait.
     #[arg(long, default_value_t = tier::DEFAULT_QUEUE)]
     jit_queue: usize,
+    /// Folder where compiled code is kept for the next time.
+    #[arg(long, value_name = "DIR")]
+    jit_cache: Option<PathBuf>,
 }
 
 /// A tier made ready.
@@ -67,7 +72,11 @@ impl TierArgs {
             Tier::Auto => Some(settings),
         };
         let auto = settings
-            .map(|settings| eyre::Ok(Arc::new(Auto::new(native(&settings)?, settings)?)))
+            .map(|settings| {
+                let store = self.jit_cache.as_deref().map(open_store).transpose()?;
+                let source = Native::new(Compiler::new()?, settings.memory, store);
+                eyre::Ok(Arc::new(Auto::new(source, settings)?))
+            })
             .transpose()?;
         Ok(Runner {
             tier: self.tier,
@@ -134,7 +143,18 @@ pub fn of_node(settings: &zvm_net::settings::Settings) -> eyre::Result<Option<Ar
         Jit::On => tiers,
         Jit::Eager => tiers.eager(Level::Quick),
     };
-    Ok(Some(Arc::new(Auto::new(native(&tiers)?, tiers)?)))
+    let kept = settings.jit_cache_bytes > 0 && settings.database_type == DatabaseType::Lmdb;
+    let folder = settings.database_path.join("native");
+    // Without a store code is compiled again after a start, which is no reason not to start.
+    let store = kept
+        .then(|| DiskCache::open(&folder, settings.jit_cache_bytes))
+        .transpose()
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "compiled code is not kept");
+            None
+        });
+    let source = Native::new(Compiler::new()?, tiers.memory, store);
+    Ok(Some(Arc::new(Auto::new(source, tiers)?)))
 }
 
 /// What ran how, in a few lines.
@@ -162,11 +182,6 @@ pub fn summary(counts: &Statistics) -> String {
     )
 }
 
-/// The compiler with room for what the settings allow.
-fn native(settings: &Settings) -> eyre::Result<tier::Native> {
-    Ok(tier::Native::new(
-        Compiler::new()?,
-        settings.code_memory(),
-        None,
-    ))
+fn open_store(folder: &Path) -> eyre::Result<DiskCache> {
+    Ok(DiskCache::open(folder, DEFAULT_JIT_CACHE_BYTES)?)
 }

@@ -4,21 +4,20 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, Bytes, TxKind, U256, address};
 use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
-use revm::context::{BlockEnv, CfgEnv, ContextSetters, Evm, FrameStack, TxEnv};
+use revm::context::{BlockEnv, CfgEnv, ContextSetters, Evm, TxEnv};
 use revm::context_interface::JournalTr;
-use revm::handler::evm::{ContextDbError, FrameInitResult};
 use revm::handler::instructions::EthInstructions;
-use revm::handler::{
-    EthFrame, EthPrecompiles, EvmTr, FrameInitOrResult, FrameResult, Handler, MainnetHandler,
-};
+use revm::handler::{EthPrecompiles, Handler, MainnetHandler};
 use revm::inspector::{Inspector, InspectorHandler};
 use revm::interpreter::interpreter::EthInterpreter;
-use revm::interpreter::interpreter_action::FrameInit;
-use revm::interpreter::{Interpreter, InterpreterAction};
+use revm::interpreter::Interpreter;
 
 use super::fork::{BlobParams, Fork};
+use super::frames::{EvmError, FrameLoop, Frames, MachineEvm};
+use super::instructions::instructions;
 use super::journal::BlockJournal;
 use super::state::{BlockState, ReadError, StateReader};
+use super::workspace::Workspace;
 
 /// The sender of system calls (EIP-4788, EIP-2935, EIP-7002, EIP-7251).
 pub const SYSTEM_ADDRESS: Address = address!("fffffffffffffffffffffffffffffffffffffffe");
@@ -30,81 +29,17 @@ pub type Context<'a> = revm::Context<BlockEnv, TxEnv, CfgEnv, BlockState<'a>, Bl
 
 /// The interpreter's instructions and their static gas under the block's fork.
 pub type Instructions<'a> = EthInstructions<EthInterpreter, Context<'a>>;
-type MachineEvm<'a, I> =
-    Evm<Context<'a>, I, Instructions<'a>, EthPrecompiles, EthFrame<EthInterpreter>>;
-type EvmError = EVMError<ReadError, InvalidTransaction>;
 
 /// Runs the frames of a machine in place of the interpreter's loop, with the same results.
 pub trait FrameRunner: Send + Sync + core::fmt::Debug {
-    /// Runs a frame from where it stands until it ends or waits for a call, and returns the interpreter's action.
+    /// Runs a frame from where it stands until it ends or waits for a call: until the interpreter has its next action.
+    /// The action stays where it is; moved about it would cost more than many a frame.
     fn run<'a>(
         &self,
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
-    ) -> InterpreterAction;
-}
-
-/// revm's machine with frames run by a [`FrameRunner`].
-struct Tiered<'m, 'a> {
-    evm: &'m mut MachineEvm<'a, ()>,
-    runner: &'m dyn FrameRunner,
-}
-
-impl<'a> EvmTr for Tiered<'_, 'a> {
-    type Context = Context<'a>;
-    type Instructions = Instructions<'a>;
-    type Precompiles = EthPrecompiles;
-    type Frame = EthFrame<EthInterpreter>;
-
-    fn all(
-        &self,
-    ) -> (
-        &Context<'a>,
-        &Instructions<'a>,
-        &EthPrecompiles,
-        &FrameStack<Self::Frame>,
-    ) {
-        self.evm.all()
-    }
-
-    fn all_mut(
-        &mut self,
-    ) -> (
-        &mut Context<'a>,
-        &mut Instructions<'a>,
-        &mut EthPrecompiles,
-        &mut FrameStack<Self::Frame>,
-    ) {
-        self.evm.all_mut()
-    }
-
-    fn frame_init(
-        &mut self,
-        frame_input: FrameInit,
-    ) -> Result<FrameInitResult<'_, Self::Frame>, ContextDbError<Context<'a>>> {
-        self.evm.frame_init(frame_input)
-    }
-
-    fn frame_run(&mut self) -> Result<FrameInitOrResult<Self::Frame>, ContextDbError<Context<'a>>> {
-        let frame = self.evm.frame_stack.get();
-        let context = &mut self.evm.ctx;
-        let action = self
-            .runner
-            .run(&mut frame.interpreter, context, &self.evm.instruction);
-        frame.process_next_action(context, action).inspect(|next| {
-            if next.is_result() {
-                frame.set_finished(true);
-            }
-        })
-    }
-
-    fn frame_return_result(
-        &mut self,
-        result: FrameResult,
-    ) -> Result<Option<FrameResult>, ContextDbError<Context<'a>>> {
-        self.evm.frame_return_result(result)
-    }
+    );
 }
 
 /// A transaction that cannot be part of the block, or a block that cannot be executed.
@@ -162,6 +97,8 @@ pub struct Machine<'a> {
     /// Always there between calls; taken out while a traced transaction runs under another inspector type.
     evm: Option<MachineEvm<'a, ()>>,
     runner: Option<Arc<dyn FrameRunner>>,
+    /// More frames were made than the next machine should inherit.
+    deep: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -173,19 +110,33 @@ impl<'a> Machine<'a> {
     /// A machine that goes on from the changes in `state`.
     pub fn with_state(cfg: CfgEnv, block: BlockEnv, state: BlockState<'a>) -> Self {
         let spec = cfg.spec;
-        let mut context = Context::new(state, spec);
-        context.cfg = cfg;
-        context.block = block;
-        context.journaled_state.set_spec_id(spec);
+        let Workspace {
+            frames,
+            local,
+            slots,
+        } = Workspace::take();
+        let mut journal = BlockJournal::new(state);
+        journal.set_slots(slots);
+        journal.set_spec_id(spec);
+        let context = Context {
+            block,
+            cfg,
+            tx: TxEnv::default(),
+            journaled_state: journal,
+            chain: (),
+            local,
+            error: Ok(()),
+        };
         Self {
             evm: Some(Evm {
                 ctx: context,
                 inspector: (),
-                instruction: EthInstructions::new_mainnet_with_spec(spec),
+                instruction: instructions(spec),
                 precompiles: EthPrecompiles::new(spec),
-                frame_stack: FrameStack::new_prealloc(8),
+                frame_stack: frames,
             }),
             runner: None,
+            deep: false,
         }
     }
 
@@ -233,12 +184,9 @@ impl<'a> Machine<'a> {
             .as_mut()
             .expect("the machine is whole between calls");
         evm.ctx.set_tx(tx);
-        match self.runner.as_deref() {
-            None => MainnetHandler::<_, EvmError, _>::default().run(evm),
-            Some(runner) => {
-                MainnetHandler::<_, EvmError, _>::default().run(&mut Tiered { evm, runner })
-            }
-        }
+        let runner = self.runner.as_deref();
+        let deep = &mut self.deep;
+        FrameLoop::new().run(&mut Frames { evm, runner, deep })
     }
 
     /// Executes a transaction and drops its changes.
@@ -283,7 +231,10 @@ impl<'a> Machine<'a> {
         target: Address,
         data: Bytes,
     ) -> Result<ExecutionResult, MachineError> {
-        let evm = self.evm();
+        let evm = self
+            .evm
+            .as_mut()
+            .expect("the machine is whole between calls");
         evm.ctx.set_tx(TxEnv {
             caller: SYSTEM_ADDRESS,
             kind: TxKind::Call(target),
@@ -291,7 +242,9 @@ impl<'a> Machine<'a> {
             gas_limit: SYSTEM_CALL_GAS,
             ..TxEnv::default()
         });
-        let result = MainnetHandler::<_, EvmError, _>::default().run_system_call(evm);
+        let runner = None;
+        let deep = &mut self.deep;
+        let result = FrameLoop::new().run_system_call(&mut Frames { evm, runner, deep });
         self.settle(result, true)
     }
 
@@ -342,11 +295,34 @@ impl<'a> Machine<'a> {
     }
 
     /// Ends the block.
-    pub fn into_state(self) -> BlockState<'a> {
-        self.evm
-            .expect("the machine is whole between calls")
-            .ctx
-            .journaled_state
-            .into_block_state()
+    pub fn into_state(mut self) -> BlockState<'a> {
+        let evm = self.evm.take().expect("the machine is whole between calls");
+        recycle(evm, self.deep)
+    }
+}
+
+/// Keeps for the thread's next machine what outlives this one.
+fn recycle<'a>(evm: MachineEvm<'a, ()>, deep: bool) -> BlockState<'a> {
+    let Evm {
+        mut ctx,
+        frame_stack,
+        ..
+    } = evm;
+    if !deep {
+        Workspace {
+            frames: frame_stack,
+            local: ctx.local,
+            slots: ctx.journaled_state.take_slots(),
+        }
+        .give_back();
+    }
+    ctx.journaled_state.into_block_state()
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        if let Some(evm) = self.evm.take() {
+            recycle(evm, self.deep);
+        }
     }
 }

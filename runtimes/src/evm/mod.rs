@@ -5,12 +5,18 @@
 //! manifest). Callers hand in a [`StateReader`] as a trait object.
 
 mod fork;
+mod frames;
+mod instructions;
 mod journal;
+mod keccak;
 mod machine;
+mod slots;
 mod state;
+mod workspace;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
-pub use journal::BlockJournal;
+pub use journal::{BlockJournal, sload_warm};
+pub use keccak::keccak256;
 pub use machine::{
     Context, FrameRunner, Instructions, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS,
     cfg_env,

@@ -6,7 +6,7 @@ use alloy_primitives::map::{AddressMap, B256Map, Entry, HashMap, HashSet};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database};
-use revm::state::{Account, AccountInfo};
+use revm::state::{Account, AccountInfo, EvmStorageSlot};
 
 /// Reads of the state before a block. Implementations are views of one moment and never change while they are used.
 pub trait StateReader {
@@ -96,6 +96,16 @@ impl AccountState {
             wiped: false,
             touched: false,
         }
+    }
+
+    fn write(&mut self, key: U256, slot: &EvmStorageSlot) {
+        let entry = self.storage.entry(key).or_insert(Slot {
+            original: slot.original_value,
+            present: slot.original_value,
+            written: false,
+        });
+        entry.present = slot.present_value;
+        entry.written = true;
     }
 }
 
@@ -246,6 +256,46 @@ impl<'a> BlockState<'a> {
         Ok(drained.unwrap_or_default())
     }
 
+    /// Applies what one transaction did to an account that was there before and is there after it, its slots apart.
+    pub(super) fn update(&mut self, address: Address, info: &AccountInfo) {
+        let state = self
+            .accounts
+            .entry(address)
+            .or_insert_with(|| Box::new(AccountState::loaded(None)));
+        state.touched = true;
+        if let Some(recent) = &mut self.recent {
+            recent.entry(address).or_default();
+        }
+        match &mut state.info {
+            Some(known) if known.code_hash == info.code_hash => {
+                known.balance = info.balance;
+                known.nonce = info.nonce;
+            }
+            other => {
+                if let Some(code) = info.code.as_ref().filter(|code| !code.is_empty()) {
+                    self.codes
+                        .entry(info.code_hash)
+                        .or_insert_with(|| code.clone());
+                }
+                *other = Some(info.clone());
+            }
+        }
+    }
+
+    /// Applies a slot that a transaction wrote, of an account that [`BlockState::update`] has seen.
+    pub(super) fn apply_slot(&mut self, address: Address, key: U256, slot: &EvmStorageSlot) {
+        if !slot.is_changed() {
+            return;
+        }
+        let Some(state) = self.accounts.get_mut(&address) else {
+            return;
+        };
+        state.write(key, slot);
+        if let Some(recent) = &mut self.recent {
+            recent.entry(address).or_default().slots.insert(key);
+        }
+    }
+
     /// Applies what one transaction left in the journal. Untouched accounts are only loads and change nothing.
     pub(super) fn apply(&mut self, address: Address, account: &mut Account) {
         if !account.is_touched() {
@@ -292,13 +342,7 @@ impl<'a> BlockState<'a> {
             if !slot.is_changed() {
                 continue;
             }
-            let entry = state.storage.entry(key).or_insert(Slot {
-                original: slot.original_value,
-                present: slot.original_value,
-                written: false,
-            });
-            entry.present = slot.present_value;
-            entry.written = true;
+            state.write(key, &slot);
             if let Some(recent) = &mut recent {
                 recent.slots.insert(key);
             }
