@@ -171,9 +171,7 @@ impl Comparison {
     /// The first difference.
     pub fn sweep(&mut self, case: &Case, most: u64) -> Result<u64, Box<Difference>> {
         let world = World::new(case);
-        let used = self
-            .check_at(case, &world, case.gas_limit())?
-            .gas_used();
+        let used = self.check_at(case, &world, case.gas_limit())?.gas_used();
         // A fifth of what was used may have been refunded (EIP-3529), half before London.
         let used = (used * if case.fork >= Fork::London { 5 } else { 8 } / 4).min(case.gas_limit());
         let least = case.intrinsic_gas();
