@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let compiler = Compiler::new()?;
     println!(
-        "{:48} {:>6} {:>5} {:>9} {:>10} {:>9}  outcome",
-        "bomb", "bytes", "level", "ms", "native", "peak KiB"
+        "{:48} {:>6} {:>5} {:>9} {:>8} {:>10} {:>9}  outcome",
+        "bomb", "bytes", "level", "ms", "CLIF", "native", "peak KiB"
     );
     for bomb in bombs::all() {
         if !bomb.name.contains(&wanted) {
@@ -38,12 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let start = Instant::now();
             let outcome = compiler.compile(&bomb.code, Fork::LATEST.spec_id(), level);
             let ms = start.elapsed().as_secs_f64() * 1e3;
-            let (native, text) = match &outcome {
-                Ok(image) => (image.code().len(), "compiled".to_owned()),
-                Err(refused) => (0, refused.to_string()),
+            let (clif, native, text) = match &outcome {
+                Ok(image) => (image.clif(), image.code().len(), "compiled".to_owned()),
+                Err(refused) => (0, 0, refused.to_string()),
             };
             println!(
-                "{:48} {:>6} {:>5} {ms:>9.2} {native:>10} {:>9}  {text}",
+                "{:48} {:>6} {:>5} {ms:>9.2} {clif:>8} {native:>10} {:>9}  {text}",
                 bomb.name,
                 bomb.code.len(),
                 if level == Level::Quick {

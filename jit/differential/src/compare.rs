@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, hex};
 use zvm_jit::compiler::{Compiler, Refused};
-use zvm_runtimes::evm::{Machine, cfg_env};
+use zvm_runtimes::evm::{Fork, Machine, cfg_env};
 use zvm_runtimes::isa::{Isa, listing};
 use zvm_runtimes::revm::context::result::{ExecutionResult, HaltReason, OutOfGasError};
 
@@ -171,10 +171,9 @@ impl Comparison {
     /// The first difference.
     pub fn sweep(&mut self, case: &Case, most: u64) -> Result<u64, Box<Difference>> {
         let world = World::new(case);
-        let used = self
-            .check_at(case, &world, case.gas_limit())?
-            .gas_used()
-            .min(case.gas_limit());
+        let used = self.check_at(case, &world, case.gas_limit())?.gas_used();
+        // A fifth of what was used may have been refunded (EIP-3529), half before London.
+        let used = (used * if case.fork >= Fork::London { 5 } else { 8 } / 4).min(case.gas_limit());
         let least = case.intrinsic_gas();
         let step = (used.saturating_sub(least) / most.max(1)).max(1) as usize;
         let mut limits = 0;

@@ -298,11 +298,7 @@ impl Recorder {
         statistics.left += counts.left;
     }
 
-    fn note(
-        &self,
-        interpreter: &Interpreter<EthInterpreter>,
-        context: &Context<'_>,
-    ) {
+    fn note(&self, interpreter: &Interpreter<EthInterpreter>, context: &Context<'_>) {
         let Some(action) = &interpreter.bytecode.action else {
             unreachable!("a frame ends or waits with an action");
         };

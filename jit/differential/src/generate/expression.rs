@@ -49,7 +49,7 @@ impl Generator<'_, '_> {
         if depth == 0 || self.choices.exhausted() {
             return self.leaf();
         }
-        match self.choices.weighted(&[10, 12, 4, 3, 3, 2, 1, 1]) {
+        match self.choices.weighted(&[10, 12, 4, 5, 3, 2, 1, 1]) {
             0 => self.leaf(),
             1 => self.binary(depth),
             2 => {
@@ -147,12 +147,17 @@ impl Generator<'_, '_> {
     /// An offset in memory, small most of the time.
     pub(super) fn offset(&mut self) {
         match self.choices.weighted(&[10, 6, 3, 6, 1, 1]) {
+            // Few places, so that what is written is read again, and words that overlap.
             0 => {
-                let word = self.choices.below(8) * 32;
+                let word = self.choices.below(4) * 32;
                 self.small(word);
             }
             1 => {
-                let at = self.choices.below(300);
+                let at = if self.choices.chance(1, 3) {
+                    self.choices.below(300)
+                } else {
+                    self.choices.pick(&[1u64, 8, 16, 31, 33, 48, 63, 65])
+                };
                 self.small(at);
             }
             2 => self.op(0x59),

@@ -47,7 +47,22 @@ impl Generator<'_, '_> {
     }
 
     fn condition(&mut self) {
-        match self.choices.weighted(&[6, 2, 2]) {
+        match self.choices.weighted(&[4, 2, 2, 5]) {
+            // A word that stays, against a literal: what is known of it in the branch follows.
+            3 if self.height > 0 => {
+                let literal = self.choices.word();
+                let first = self.choices.chance(1, 2);
+                if first {
+                    self.push(literal);
+                }
+                let n = self.choices.between(1, self.height.min(16) as u64);
+                self.op(0x7f + n as u8);
+                if !first {
+                    self.push(literal);
+                }
+                let op = self.choices.pick(&[0x10u8, 0x11, 0x12, 0x13, 0x14, 0x14]);
+                self.op(op);
+            }
             0 => {
                 self.expression(1);
                 self.expression(1);

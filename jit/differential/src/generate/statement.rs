@@ -8,7 +8,10 @@ use crate::asm::Item;
 impl Generator<'_, '_> {
     /// One statement: the stack is as high behind it as before, most of the time.
     pub(super) fn statement(&mut self) {
-        match self.choices.weighted(&[14, 12, 12, 10, 6, 14, 9, 3, 6]) {
+        match self
+            .choices
+            .weighted(&[12, 12, 9, 10, 5, 14, 9, 3, 6, 5, 2])
+        {
             0 => {
                 let depth = self.choices.between(1, 3) as usize;
                 self.expression(depth);
@@ -23,7 +26,100 @@ impl Generator<'_, '_> {
             5 => self.control(),
             6 => self.call_function(),
             7 => self.effect(),
-            _ => self.count(),
+            8 => self.count(),
+            9 => self.places(),
+            _ => self.slots(),
+        }
+    }
+
+    /// Writes and reads of a few words of memory that overlap; what is read is kept.
+    fn places(&mut self) {
+        const PLACES: [u64; 8] = [0, 0, 32, 32, 16, 31, 1, 64];
+        for _ in 0..self.choices.between(3, 7) {
+            let place = self.choices.pick(&PLACES);
+            match self.choices.weighted(&[5, 6, 3, 2, 1, 1, 1]) {
+                0 => {
+                    self.leaf();
+                    self.small(place);
+                    self.op(0x52);
+                }
+                1 => {
+                    self.small(place);
+                    self.op(0x51);
+                }
+                2 => {
+                    self.leaf();
+                    let inside = self.choices.below(34);
+                    self.small(place + inside);
+                    self.op(0x53);
+                }
+                3 => {
+                    // Where, only the processor knows.
+                    self.leaf();
+                    self.leaf();
+                    self.small(0x3f);
+                    self.op(0x16);
+                    let op = self.choices.pick(&[0x52u8, 0x53]);
+                    self.op(op);
+                }
+                4 => {
+                    let from = self.choices.pick(&PLACES);
+                    self.small(32);
+                    self.small(from);
+                    self.small(place);
+                    self.op(0x5e);
+                }
+                5 => {
+                    self.small(32);
+                    self.small(0);
+                    self.small(place);
+                    self.op(0x37);
+                }
+                _ => {
+                    self.small(64);
+                    self.small(place);
+                    self.op(0x20);
+                }
+            }
+        }
+    }
+
+    /// Writes and reads of a few slots, with calls that may change them in between; what is read is kept.
+    fn slots(&mut self) {
+        for _ in 0..self.choices.between(2, 5) {
+            let slot = self.choices.below(3);
+            match self.choices.weighted(&[3, 4, 1, 1, 1]) {
+                0 => {
+                    self.leaf();
+                    self.small(slot);
+                    self.op(0x55);
+                }
+                1 => {
+                    self.small(slot);
+                    self.op(0x54);
+                }
+                2 => {
+                    self.leaf();
+                    self.small(slot);
+                    self.op(0x5d);
+                }
+                3 => {
+                    self.small(slot);
+                    self.op(0x5c);
+                }
+                _ => {
+                    // The helper that adds to slot 0, in its own storage or in this.
+                    let op = self.choices.pick(&[0xf4u8, 0xf4, 0xfa]);
+                    self.small(0);
+                    self.small(0);
+                    self.small(2);
+                    self.small(0);
+                    self.small(0xc4);
+                    self.op(0x5a);
+                    self.op(op);
+                    self.op(0x50);
+                }
+            }
         }
     }
 
