@@ -2,6 +2,7 @@
 
 pub mod abi;
 pub mod code;
+mod division;
 pub mod ir;
 mod lower;
 pub mod pure;
