@@ -60,3 +60,21 @@ impl Profiling {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_into_a_file_is_what_a_flag_takes() {
+        for profiling in [Profiling::Off, Profiling::PerfMap, Profiling::JitDump] {
+            let written = serde_json::to_value(profiling).unwrap();
+            assert_eq!(written.as_str().unwrap().parse(), Ok(profiling));
+            assert_eq!(
+                serde_json::from_value::<Profiling>(written).unwrap(),
+                profiling
+            );
+        }
+        assert!("PerfMap".parse::<Profiling>().is_err());
+    }
+}
