@@ -36,7 +36,7 @@ use zvm_runtimes::revm::interpreter::Interpreter;
 
 pub use record::Key;
 pub use settings::{DEFAULT_MEMORY, DEFAULT_QUEUE, Settings};
-pub use source::{Native, Request, Source};
+pub use source::{Made, Native, Request, Source};
 pub use statistics::{Field, Kind, Statistics};
 
 use crate::compiler::{Compiler, Level};

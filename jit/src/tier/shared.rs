@@ -15,7 +15,7 @@ use super::profiles::Profiles;
 use super::queue::{Job, Pushed, Queue};
 use super::record::{Record, Stage};
 use super::settings::Settings;
-use super::source::{Request, Source};
+use super::source::{Made, Request, Source};
 use super::statistics::{Statistics, Threads};
 use crate::compiler::{Level, Refused};
 
@@ -42,6 +42,7 @@ const EAGER: usize = 64;
 struct Outcomes {
     compiled: [AtomicU64; 2],
     compile_ns: [AtomicU64; 2],
+    loaded: AtomicU64,
     empty: AtomicU64,
     too_large: AtomicU64,
     backend: AtomicU64,
@@ -196,11 +197,15 @@ impl Shared {
         let elapsed = cpu_time().saturating_sub(start);
         let at = *level as usize;
         let ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        add(&self.outcomes.compile_ns[at], ns);
         let refused = match made {
-            Ok(Ok(unit)) => {
-                self.rates.compiled(*level, code.len(), elapsed);
-                add(&self.outcomes.compiled[at], 1);
+            Ok(Ok(Made { unit, stored })) => {
+                if stored {
+                    add(&self.outcomes.loaded, 1);
+                } else {
+                    self.rates.compiled(*level, code.len(), elapsed);
+                    add(&self.outcomes.compiled[at], 1);
+                    add(&self.outcomes.compile_ns[at], ns);
+                }
                 let worth = record.interpreted.load(Ordering::Relaxed)
                     + record.native.swap(0, Ordering::Relaxed);
                 let stage = match level {
@@ -272,6 +277,7 @@ impl Shared {
             compiled: compiled_quick + compiled_full,
             compiled_quick,
             compiled_full,
+            loaded: get(&outcomes.loaded),
             compile_quick_us: quick_ns / 1_000,
             compile_full_us: full_ns / 1_000,
             refused_empty: get(&outcomes.empty),

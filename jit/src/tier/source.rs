@@ -27,6 +27,15 @@ impl Request<'_> {
     }
 }
 
+/// A unit, and where it came from.
+#[derive(Debug)]
+pub struct Made {
+    /// The unit.
+    pub unit: Unit,
+    /// Whether it was stored. What that took says nothing of what compiling takes.
+    pub stored: bool,
+}
+
 /// Makes units. The compiler is one; another may look into a store first and put there what the compiler made.
 ///
 /// Called by background threads at the same time, and by threads that execute if the settings say so.
@@ -36,7 +45,7 @@ pub trait Source: Send + Sync + core::fmt::Debug {
     /// # Errors
     /// The code cannot be compiled, now or ever: it is not asked for again. [`Refused::Memory`] alone may go away when
     /// units are given back.
-    fn make(&self, request: &Request<'_>) -> Result<Unit, Refused>;
+    fn make(&self, request: &Request<'_>) -> Result<Made, Refused>;
 
     /// Whether the unit is at hand, so that making it costs next to nothing. Called by threads that execute: it must
     /// not wait.
@@ -78,9 +87,10 @@ impl Source for Native {
         store.is_some_and(|store| store.contains(&stored_as(key, level)))
     }
 
-    fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
+    fn make(&self, request: &Request<'_>) -> Result<Made, Refused> {
         let key = stored_as(&request.key, request.level);
         let stored = self.store.as_ref().and_then(|store| store.get(&key));
+        let was_stored = stored.is_some();
         let image = match stored {
             Some(image) => image,
             None => {
@@ -96,6 +106,9 @@ impl Source for Native {
         let unit =
             Unit::load(image, &self.memory).map_err(|error| Refused::Memory(error.to_string()))?;
         perf::register(&unit, &request.key.hash);
-        Ok(unit)
+        Ok(Made {
+            unit,
+            stored: was_stored,
+        })
     }
 }

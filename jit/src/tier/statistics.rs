@@ -73,6 +73,8 @@ statistics! {
     compiled_quick: Counter;
     /// Compilations at the full level.
     compiled_full: Counter;
+    /// Units that were stored.
+    loaded: Counter;
     /// Microseconds spent on compilations at the quick level.
     compile_quick_us: Counter;
     /// Microseconds spent on compilations at the full level.

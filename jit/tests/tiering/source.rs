@@ -6,8 +6,7 @@ use std::sync::{Arc, OnceLock};
 use alloy_primitives::B256;
 use parking_lot::{Condvar, Mutex};
 use zvm_jit::compiler::{Compiler, Level, Refused};
-use zvm_jit::tier::{Auto, Key, Native, Request, Settings, Source};
-use zvm_jit::unit::Unit;
+use zvm_jit::tier::{Auto, Key, Made, Native, Request, Settings, Source};
 
 /// What the watched compiler shares with the test.
 #[derive(Debug, Default)]
@@ -49,7 +48,7 @@ impl Source for Watched {
         self.0.stored.lock().contains(&(key.hash, level))
     }
 
-    fn make(&self, request: &Request<'_>) -> Result<Unit, Refused> {
+    fn make(&self, request: &Request<'_>) -> Result<Made, Refused> {
         static COMPILER: OnceLock<Native> = OnceLock::new();
         let compiler = COMPILER.get_or_init(|| {
             let compiler = Compiler::new().expect("a known processor");

@@ -160,7 +160,7 @@ pub fn of_node(settings: &zvm_net::settings::Settings) -> eyre::Result<Option<Ar
 /// What ran how, in a few lines.
 pub fn summary(counts: &Statistics) -> String {
     format!(
-        "compiled {} codes quick in {} ms and {} full in {} ms, refused {}; {} units of {} bytes from {} in use, {} \
+        "compiled {} codes quick in {} ms and {} full in {} ms, refused {}, loaded {}; {} units of {} bytes from {} in use, {} \
          evicted\nnative code entered {} times, left {} instructions to the interpreter; {} runs of frames native, {} \
          interpreted, {} of them picked up by native code; gas {} native, {} interpreted",
         counts.compiled_quick,
@@ -168,6 +168,7 @@ pub fn summary(counts: &Statistics) -> String {
         counts.compiled_full,
         counts.compile_full_us / 1_000,
         counts.refused,
+        counts.loaded,
         counts.units,
         counts.native_bytes,
         counts.bytecode_bytes,
