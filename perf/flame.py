@@ -17,7 +17,7 @@ from html import escape
 KINDS = [
     ("native", "#7bc47f", "contract code, compiled"),
     ("interpreter", "#f2a65a", "contract code, interpreted"),
-    ("host", "#7fb2e5", "called by contract code: state, hashing, memory"),
+    ("host", "#7fb2e5", "called by contract code: state, hashing, memory, precompiles"),
     ("engine", "#ead36a", "around contract code: transactions, receipts, blocks"),
     ("compiler", "#c39bd3", "compiling"),
     ("kernel", "#b8b8b8", "kernel"),
@@ -29,6 +29,7 @@ NATIVE = re.compile(r"^evm:([0-9a-f]{8}):(quick|full):([0-9a-f]+|shared)$")
 INTERPRETER = re.compile(r"revm_interpreter::|revm_bytecode::")
 COMPILER = re.compile(r"cranelift|regalloc2|zvm_jit::(compiler|code|flow|ir|fold|lower|words|disk)\b")
 ENGINE = re.compile(r"zvm_|revm|alloy|rayon")
+PRECOMPILE = re.compile(r"Precompiles as |revm_precompile::")
 LOOP = re.compile(r"revm_handler::|zvm_runtimes::evm::machine|FrameRunner")
 LIMIT = 150_000
 WIDTH, ROW, TOP, MARGIN = 1200, 16, 150, 10
@@ -66,6 +67,8 @@ def kinds(frames):
             kind = "compiler"
         elif NATIVE.match(name):
             kind = contract = "native"
+        elif PRECOMPILE.search(name):
+            kind, contract = "host", "native"
         elif LOOP.search(name):
             # Between two frames of contract code.
             kind, contract = "engine", None
@@ -135,7 +138,7 @@ def collect(samples, through):
 
 def rectangles(node, x, depth, scale, least):
     """Yields (depth, x, width, kind, label, count) of all that is wide enough."""
-    for (kind, label), child in sorted(node.children.items()):
+    for (kind, label), child in sorted(node.children.items(), key=lambda item: (-item[1].count, item[0])):
         width = child.count * scale
         if width >= least:
             yield depth, x, width, kind, label, child.count

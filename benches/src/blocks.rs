@@ -302,3 +302,35 @@ fn in_a_tier(blocks: &[RecordedBlock], samples: &[Vec<Vec<Time>>]) -> TierReport
         blocks: report,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zvm_engine::fixtures::replay;
+    use zvm_jit::compiler::Level;
+
+    use super::*;
+    use crate::shared;
+
+    #[test]
+    fn a_block_gives_what_was_recorded_in_every_tier_and_only_auto_is_measured_from_cold() {
+        let blocks = replay::load(&[shared("blocks/2674998.json.zst")]).unwrap();
+        let tiers = [
+            Tier::Interpreter,
+            Tier::Native(Level::Quick),
+            Tier::Native(Level::Full),
+            Tier::Auto,
+        ];
+        for tier in tiers {
+            let report = compare_blocks(&blocks, 1, tier).unwrap();
+            assert!(report.equal, "{tier:?}");
+            assert_eq!(report.blocks, 1);
+            let Some(in_tier) = report.tier else {
+                assert_eq!(tier, Tier::Interpreter);
+                continue;
+            };
+            assert!(in_tier.warm_ratio > 0.0);
+            assert_eq!(in_tier.cold_ratio.is_some(), tier == Tier::Auto);
+            assert_eq!(in_tier.blocks[0].cold.is_some(), tier == Tier::Auto);
+        }
+    }
+}

@@ -407,6 +407,25 @@ mod tests {
     }
 
     #[test]
+    fn the_page_shows_every_program_and_needs_nothing_else() {
+        let mut programs = corpus::load(&shared("corpus"), "eip").unwrap();
+        programs[0].expected.gas_used += 1;
+        let report = compute(&programs, &kernels::all(), LITTLE, &mut |_| ()).unwrap();
+        let page = crate::html::page(&report);
+        assert_eq!(report.all().count(), 2 + 3 + 1);
+        // The bare transaction is in a sentence, without its name.
+        for program in report.all().filter(|one| one.name != "bare_transaction") {
+            assert!(page.contains(&program.name), "{}", program.name);
+        }
+        assert!(page.contains("Not as expected: eip2935: plain: gas used"));
+        for outside in [
+            "http:", "https:", "src=", "<link", "<script", "@import", "NaN",
+        ] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
     fn a_result_other_than_the_expected_one_is_reported_and_not_timed() {
         let compiler = Compiler::new().unwrap();
         let mut programs = corpus::load(&shared("corpus"), "counter").unwrap();

@@ -47,23 +47,6 @@ pub enum Refused {
 /// Statements a compilation may have.
 pub const MAX_STATEMENTS: usize = 60_000;
 
-/// What each step of a compilation made, as text.
-#[derive(Debug, Clone)]
-pub struct Steps {
-    /// Basic blocks.
-    pub blocks: String,
-    /// Regions and loops.
-    pub flow: String,
-    /// Words.
-    pub words: String,
-    /// Cranelift's intermediate code.
-    pub clif: String,
-    /// Machine code.
-    pub native: String,
-    /// Bytes of machine code.
-    pub size: usize,
-}
-
 /// Compiles code for this machine.
 #[derive(Clone)]
 pub struct Compiler {
@@ -141,10 +124,7 @@ impl Compiler {
                 limit: MAX_STATEMENTS,
             });
         }
-        let isa = match level {
-            Level::Quick => &self.quick,
-            Level::Full => &self.full,
-        };
+        let isa = self.isa(level);
         let mut context = Context::new();
         let mut builder = FunctionBuilderContext::new();
         lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
@@ -166,36 +146,12 @@ impl Compiler {
         })
     }
 
-    /// Every step of a compilation as text.
-    ///
-    /// # Errors
-    /// As [`Self::compile`], but for codes too large.
-    pub fn explain(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Steps, Refused> {
-        let stress = self.stress;
-        let blocks = code::blocks(bytes, spec);
-        let flow = flow::analyse(&blocks);
-        let options = build::Options { level, stress };
-        let words = build::translate(&blocks, &flow, bytes.len(), options);
-        let isa = match level {
+    /// What Cranelift makes code for at a level.
+    pub(crate) fn isa(&self, level: Level) -> &OwnedTargetIsa {
+        match level {
             Level::Quick => &self.quick,
             Level::Full => &self.full,
-        };
-        let mut context = Context::new();
-        let mut builder = FunctionBuilderContext::new();
-        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
-        let clif = context.func.display().to_string();
-        context.set_disasm(true);
-        let compiled = context
-            .compile(&**isa, &mut ControlPlane::default())
-            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
-        Ok(Steps {
-            blocks: blocks.to_string(),
-            flow: flow.to_string(),
-            words: words.to_string(),
-            clif,
-            native: compiled.vcode.clone().unwrap_or_default(),
-            size: compiled.code_buffer().len(),
-        })
+        }
     }
 
     /// From now on every guard also fails by the frame's counter; for tests of what happens then.

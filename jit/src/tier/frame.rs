@@ -16,7 +16,7 @@ use super::statistics::Counters;
 use crate::run::{self, Counts, interpret};
 
 /// One frame in so many is timed.
-const SAMPLE: u32 = 32;
+const SAMPLE: u32 = 16;
 
 /// Executes at most `steps` instructions. An error is the end of the frame or a call.
 fn steps<'a>(

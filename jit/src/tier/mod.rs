@@ -86,6 +86,12 @@ impl Auto {
         self.shared.queue.set_paused(false);
     }
 
+    /// Waits until nothing waits for a compilation and none is under way: to measure what was compiled. In a
+    /// [`Auto::pause`] that may be never.
+    pub fn settle(&self) {
+        self.shared.queue.settle();
+    }
+
     /// What ran how.
     pub fn statistics(&self) -> Statistics {
         self.shared.statistics()
@@ -112,6 +118,7 @@ fn work(shared: &Shared) {
     }
     while let Some(job) = shared.queue.pop() {
         shared.compile(&job);
+        shared.queue.done();
     }
 }
 
@@ -142,12 +149,12 @@ impl FrameRunner for Auto {
 
 /// The hash of the code, unless it is initcode, which runs once.
 #[inline]
-fn deployed(interpreter: &Interpreter<EthInterpreter>) -> Option<B256> {
-    let known = interpreter.input.bytecode_address.is_some() && !interpreter.bytecode.is_empty();
-    match interpreter.bytecode.hash() {
-        Some(hash) if known && hash != B256::ZERO => Some(hash),
-        _ => None,
+fn deployed(interpreter: &mut Interpreter<EthInterpreter>) -> Option<B256> {
+    if interpreter.input.bytecode_address.is_none() || interpreter.bytecode.is_empty() {
+        return None;
     }
+    // A called code comes with its hash. This way of asking reads it where it lies; the other copies it first.
+    Some(interpreter.bytecode.get_or_calculate_hash()).filter(|hash| !hash.is_zero())
 }
 
 /// Compiles every code before its first instruction. Initcode, which runs once, stays with the interpreter.

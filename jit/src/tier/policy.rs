@@ -24,15 +24,15 @@ pub const BASE_GAS: u64 = 10_000;
 /// Gas a byte of code until there are measurements.
 pub const FIRST_GAS_PER_BYTE: u64 = 32;
 /// Bounds of what measurements make of [`FIRST_GAS_PER_BYTE`]: outliers do not stop compiling, or start it for all.
-pub const GAS_PER_BYTE: core::ops::RangeInclusive<u64> = 16..=512;
+pub const GAS_PER_BYTE: core::ops::RangeInclusive<u64> = 16..=4_096;
 /// How many nanoseconds of a background thread count as one of a block.
-pub const DISCOUNT: f64 = 32.0;
+pub const DISCOUNT: f64 = 8.0;
 /// The full level costs more, and saves only what the quick one left over: gas that must burn natively first.
 pub const FULL_BASE_GAS: u64 = 100_000;
 /// As [`FIRST_GAS_PER_BYTE`], for the full level.
 pub const FIRST_FULL_GAS_PER_BYTE: u64 = 256;
 /// As [`GAS_PER_BYTE`], for the full level.
-pub const FULL_GAS_PER_BYTE: core::ops::RangeInclusive<u64> = 64..=8_192;
+pub const FULL_GAS_PER_BYTE: core::ops::RangeInclusive<u64> = 64..=32_768;
 /// Compilations and samples before measurements count.
 const ENOUGH: u64 = 16;
 
@@ -93,7 +93,7 @@ impl Rate {
 pub(super) struct Times([Rate; 3]);
 
 /// Samples of one code and tier before it is compared.
-const COMPARABLE: u64 = 64;
+const COMPARABLE: u64 = 8;
 /// Samples of one code and tier before it is given up, and how much slower it must be for that.
 const CERTAIN: u64 = 512;
 const SLOWER: f64 = 1.25;
@@ -119,8 +119,8 @@ impl Times {
 pub(super) struct Rates {
     /// Nanoseconds a byte of code, by level.
     compile: [Rate; 2],
-    /// Picoseconds saved a gas by the quick level, and by the full one over the quick.
-    saved: [Rate; 2],
+    /// Picoseconds a gas before and after, of the same codes: by the interpreter and quick, by quick and full.
+    steps: [[Rate; 2]; 2],
 }
 
 impl Rates {
@@ -129,7 +129,8 @@ impl Rates {
         self.compile[level as usize].add(ns, bytes as u64, 256);
     }
 
-    /// Learns from a code that was measured at a level and the one before it.
+    /// Learns from a code that was measured at a level and the one before it. Done with each portion of gas it burns, so
+    /// that codes count by what they burn.
     pub(super) fn learn(&self, times: &Times, level: Level) {
         let mean = |ran: Ran| times.0[ran as usize].mean(COMPARABLE);
         let before = match level {
@@ -137,8 +138,10 @@ impl Rates {
             Level::Full => mean(Ran::Quick),
         };
         if let (Some(before), Some(after)) = (before, mean(level.into())) {
-            let saved = ((before - after).max(0.0) * 1e3) as u64;
-            self.saved[level as usize].add(saved, 1, 64);
+            let step = &self.steps[level as usize];
+            for (rate, mean) in step.iter().zip([before, after]) {
+                rate.add((mean * 1e3) as u64, 1, 256);
+            }
         }
     }
 
@@ -148,10 +151,14 @@ impl Rates {
             Level::Full => (FIRST_FULL_GAS_PER_BYTE, FULL_GAS_PER_BYTE),
         };
         let cost = self.compile[level as usize].mean(ENOUGH);
-        let saved = self.saved[level as usize].mean(ENOUGH);
-        match (cost, saved) {
-            (Some(cost), Some(saved)) => {
-                let gas = cost / (saved / 1e3 * DISCOUNT).max(f64::MIN_POSITIVE);
+        let [before, after] = self.steps[level as usize]
+            .each_ref()
+            .map(|rate| rate.mean(ENOUGH));
+        match (cost, before, after) {
+            (Some(cost), Some(before), Some(after)) => {
+                let saved = (before - after) / 1e3;
+                // Where nothing is saved the quotient is beyond every bound.
+                let gas = cost / (saved * DISCOUNT).max(f64::MIN_POSITIVE);
                 (gas as u64).clamp(*bounds.start(), *bounds.end())
             }
             _ => first,
@@ -203,8 +210,8 @@ mod tests {
         for _ in 0..ENOUGH {
             rates.learn(&times, Level::Quick);
         }
-        // 4,000 ns a byte over 1 ns a gas, a thirty-second of it.
-        assert_eq!(threshold(&rates), 10_000 + 125 * 1_000);
+        // 4,000 ns a byte over 1 ns a gas, an eighth of it.
+        assert_eq!(threshold(&rates), 10_000 + 500 * 1_000);
     }
 
     #[test]

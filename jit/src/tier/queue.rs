@@ -27,12 +27,16 @@ pub(super) struct Queue {
     limit: usize,
     inner: Mutex<Inner>,
     wake: Condvar,
+    /// Somebody has done a job.
+    done: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     jobs: BTreeMap<Rank, Job>,
     sequence: u64,
+    /// Jobs taken and not yet done.
+    busy: usize,
     paused: bool,
     ended: bool,
 }
@@ -52,6 +56,7 @@ impl Queue {
             limit,
             inner: Mutex::default(),
             wake: Condvar::new(),
+            done: Condvar::new(),
         }
     }
 
@@ -94,9 +99,24 @@ impl Queue {
             if !inner.paused
                 && let Some((_, job)) = inner.jobs.pop_last()
             {
+                inner.busy += 1;
                 return Some(job);
             }
             self.wake.wait(&mut inner);
+        }
+    }
+
+    /// A job that was taken is done.
+    pub(super) fn done(&self) {
+        self.inner.lock().busy -= 1;
+        self.done.notify_all();
+    }
+
+    /// Waits until nothing waits and nobody is at work, or the end.
+    pub(super) fn settle(&self) {
+        let mut inner = self.inner.lock();
+        while !inner.ended && (inner.busy > 0 || !inner.jobs.is_empty()) {
+            self.done.wait(&mut inner);
         }
     }
 
@@ -112,10 +132,16 @@ impl Queue {
         inner.jobs.clear();
         drop(inner);
         self.wake.notify_all();
+        self.done.notify_all();
     }
 
     pub(super) fn len(&self) -> usize {
         self.inner.lock().jobs.len()
+    }
+
+    /// Jobs taken and not yet done.
+    pub(super) fn busy(&self) -> usize {
+        self.inner.lock().busy
     }
 }
 

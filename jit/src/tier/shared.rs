@@ -280,6 +280,7 @@ impl Shared {
             refused_panic: get(&outcomes.panic),
             slower: get(&outcomes.slower),
             queue: self.queue.len() as u64,
+            compiling: self.queue.busy() as u64,
             dropped: get(&outcomes.dropped),
             no_room: get(&outcomes.no_room),
             evicted: self.cache.evictions(),

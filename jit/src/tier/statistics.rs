@@ -91,6 +91,8 @@ statistics! {
     slower: Counter;
     /// Compilations that wait.
     queue: Gauge;
+    /// Compilations under way in the background.
+    compiling: Gauge;
     /// Compilations dropped because the queue was full.
     dropped: Counter;
     /// Compiled codes dropped at once because others are worth more, or threads still hold what was evicted.

@@ -3,6 +3,7 @@
 mod config;
 mod conformance;
 mod db;
+mod jit;
 mod replay;
 mod run;
 mod server;
@@ -35,6 +36,9 @@ enum Command {
     Statetest(conformance::StateTestArgs),
     /// Runs blockchain tests: files, folders and `.tar.zst` archives.
     Blocktest(conformance::BlockTestArgs),
+    /// Tools for the compiler.
+    #[command(subcommand)]
+    Jit(jit::JitCommand),
     /// Tools for stores.
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -60,6 +64,7 @@ pub fn run() -> eyre::Result<ExitCode> {
         Command::Replay(args) => args.run(),
         Command::Statetest(args) => args.run(),
         Command::Blocktest(args) => args.run(),
+        Command::Jit(command) => command.run(),
         Command::Db(command) => command.run(),
         Command::Config(command) => command.run(),
     }

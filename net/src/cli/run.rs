@@ -136,7 +136,7 @@ impl RunArgs {
 /// The code in a file: hex digits, with or without `0x` and white space, or the bytes as they are.
 ///
 /// A file that looks like text is hex and nothing else: a mistyped digit must not make another program of it.
-fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
+pub(super) fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
     let trimmed = file.trim_ascii();
     if trimmed.is_empty() {
         bail!("{} is empty: no code", path.display());

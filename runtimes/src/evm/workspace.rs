@@ -13,10 +13,10 @@ use super::slots::WarmSlots;
 
 /// Frames made in advance: deeper calls make theirs when they come.
 const FRAMES: usize = 8;
-/// Frame memory above this is given back.
-const KEPT_MEMORY: usize = 1 << 22;
+/// Frame memory above this is given back: 200 million gas buy about 10 MiB.
+const KEPT_MEMORY: usize = 1 << 24;
 /// Workspaces kept by a thread. A thread has more than one machine where it traces or simulates beside a block.
-const KEPT: usize = 4;
+const KEPT: usize = 2;
 
 /// Frames, frame memory and warm slots of one machine.
 pub(super) struct Workspace {
