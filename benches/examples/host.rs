@@ -42,12 +42,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Box::new(move |mode| match mode {
             0 => drop(black_box(workload.execute_plain().expect("executes"))),
             1 => drop(black_box(workload.execute().expect("executes"))),
-            _ => drop(black_box(workload.execute_tiered(runner.clone()).expect("executes"))),
+            _ => drop(black_box(
+                workload.execute_tiered(runner.clone()).expect("executes"),
+            )),
         })
     };
     let per = if name == "blocks" { 1.0 } else { count as f64 };
     if let Some(mode) = only {
-        let mode = MODES.iter().position(|known| *known == mode).ok_or("mode")?;
+        let mode = MODES
+            .iter()
+            .position(|known| *known == mode)
+            .ok_or("mode")?;
         run(mode);
         let start = thread_cpu_seconds();
         while thread_cpu_seconds() - start < seconds {

@@ -2,7 +2,6 @@
 
 pub mod abi;
 pub mod code;
-mod division;
 pub mod ir;
 mod lower;
 pub mod pure;
