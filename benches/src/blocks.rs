@@ -1,9 +1,16 @@
-//! Recorded blocks: this engine beside plain revm, processor and wall time.
-
-use std::time::Instant;
+//! Recorded blocks: this engine beside plain revm and, in a tier, beside its own interpreter with and without code that
+//! is compiled already.
 
 use serde::Serialize;
-use zvm_engine::fixtures::replay::{RecordedBlock, median, thread_cpu_seconds};
+use zvm_engine::fixtures::replay::{Outcome, PlainOutcome, RecordedBlock};
+use zvm_jit::compiler::Compiler;
+use zvm_runtimes::revm::context::TxEnv;
+
+use crate::sample::{Subject, Time, median_of, take_turns};
+use crate::side::{Runner, Tier};
+
+/// How often all blocks are executed before code counts as compiled.
+const WARMING: usize = 8;
 
 /// One way of executing all blocks.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +33,56 @@ pub struct BlocksRun {
     pub executions_per_tx: f64,
 }
 
+/// One block by the interpreter and in a tier. Processor time of the thread that executes; compilations by other threads
+/// are not in it.
+#[derive(Debug, Clone, Serialize)]
+pub struct TierBlock {
+    /// Block number.
+    pub block: u64,
+    /// Gas it uses.
+    pub gas: u64,
+    /// Milliseconds by plain revm.
+    pub plain_ms: f64,
+    /// Milliseconds by the interpreter.
+    pub interpreter_ms: f64,
+    /// Milliseconds in the tier, after all blocks were executed several times.
+    pub warm_ms: f64,
+    /// interpreter / warm
+    pub warm_ratio: f64,
+    /// Beginning without compiled code; only for `auto`, since a tier that compiles before it executes would measure the
+    /// compiler.
+    #[serde(flatten)]
+    pub cold: Option<ColdBlock>,
+}
+
+/// One block without compiled code at its beginning.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ColdBlock {
+    /// Milliseconds.
+    pub cold_ms: f64,
+    /// interpreter / cold
+    pub cold_ratio: f64,
+    /// interpreter / cold, wall time.
+    pub cold_wall_ratio: f64,
+}
+
+/// All blocks in a tier beside the interpreter.
+#[derive(Debug, Clone, Serialize)]
+pub struct TierReport {
+    /// One entry a block.
+    pub blocks: Vec<TierBlock>,
+    /// Interpreter / warm over all blocks.
+    pub warm_ratio: f64,
+    /// Plain revm / warm over all blocks.
+    pub warm_plain_ratio: f64,
+    /// Interpreter / cold over all blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_ratio: Option<f64>,
+    /// The lowest cold ratio of a block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lowest_cold_ratio: Option<f64>,
+}
+
 /// What a comparison found.
 #[derive(Debug, Clone, Serialize)]
 pub struct BlocksReport {
@@ -35,74 +92,191 @@ pub struct BlocksReport {
     pub transactions: usize,
     /// Gas they use.
     pub gas: u64,
-    /// One entry a thread count.
+    /// By the interpreter: one entry a thread count.
     pub runs: Vec<BlocksRun>,
-    /// Every block gave what was recorded.
+    /// In the tier asked for, if another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierReport>,
+    /// Every block gave what was recorded, in the tier too.
     pub equal: bool,
 }
 
-#[derive(Default)]
-struct Samples {
-    wall: Vec<f64>,
-    cpu: Vec<f64>,
+/// What executes frames; called before each sample.
+type Source<'s> = &'s dyn Fn() -> Result<Runner, String>;
+
+struct Ours<'b> {
+    block: &'b RecordedBlock,
+    source: Source<'b>,
+    runner: Runner,
+    /// Kept, so that giving its memory back is outside of the clock.
+    outcome: Option<Outcome<'b>>,
 }
 
-impl Samples {
-    fn take<T>(&mut self, run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-        let (wall, cpu) = (Instant::now(), thread_cpu_seconds());
-        let outcome = run()?;
-        self.cpu.push(thread_cpu_seconds() - cpu);
-        self.wall.push(wall.elapsed().as_secs_f64());
-        Ok(outcome)
+impl<'b> Ours<'b> {
+    fn new(block: &'b RecordedBlock, source: Source<'b>) -> Self {
+        Self {
+            block,
+            source,
+            runner: Runner::default(),
+            outcome: None,
+        }
+    }
+
+    /// Executes once and compares with what was recorded.
+    fn equal(&mut self) -> Result<bool, String> {
+        self.prepare()?;
+        self.run()?;
+        let outcome = self.outcome.take();
+        Ok(outcome.is_some_and(|outcome| self.block.compare(&outcome).is_ok()))
     }
 }
 
-/// Executes each block `repetitions` times on both sides, taking turns.
+impl Subject for Ours<'_> {
+    fn prepare(&mut self) -> Result<(), String> {
+        self.outcome = None;
+        self.runner = (self.source)()?;
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        self.outcome = Some(self.block.execute(self.runner.frames())?);
+        Ok(())
+    }
+}
+
+struct Plain<'b> {
+    block: &'b RecordedBlock,
+    transactions: &'b [TxEnv],
+    outcome: Option<PlainOutcome<'b>>,
+}
+
+impl Subject for Plain<'_> {
+    fn prepare(&mut self) -> Result<(), String> {
+        self.outcome = None;
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        self.outcome = Some(self.block.execute_plain(self.transactions)?);
+        Ok(())
+    }
+}
+
+/// Executes each block `repetitions` times on every side, taking turns.
 ///
 /// # Errors
-/// A block that does not execute; the message names it.
+/// A block that does not execute, and the message names it; there is no compiler for this processor.
 pub fn compare_blocks(
     blocks: &[RecordedBlock],
     repetitions: usize,
+    tier: Tier,
 ) -> Result<BlocksReport, String> {
-    let mut equal = true;
-    let (mut wall, mut cpu, mut plain_wall, mut plain_cpu) = (0.0, 0.0, 0.0, 0.0);
+    let compiler = Compiler::new().map_err(|error| error.to_string())?;
+    let fresh = |tier: Tier| tier.runner(&compiler).map_err(|error| error.to_string());
+    let interpreter = || fresh(Tier::Interpreter);
+    let cold = || fresh(tier);
+    let warmed = fresh(tier)?;
+    let warm = || Ok(warmed.clone());
+    let in_tier = tier != Tier::Interpreter;
+    if in_tier {
+        for _ in 0..WARMING {
+            for block in blocks {
+                block.execute(warmed.frames())?;
+            }
+            warmed.settle();
+        }
+    }
+    let (mut equal, mut samples) = (true, Vec::with_capacity(blocks.len()));
     for block in blocks {
         let named = |reason: String| format!("block {}: {reason}", block.header.number);
-        equal &= block
-            .execute(None)
-            .and_then(|outcome| block.compare(&outcome))
-            .is_ok();
-        let envs = block.tx_envs();
-        let (mut ours, mut plain) = (Samples::default(), Samples::default());
-        for repetition in 0..repetitions {
-            if repetition % 2 == 0 {
-                ours.take(|| block.execute(None)).map_err(named)?;
-                plain.take(|| block.execute_plain(&envs)).map_err(named)?;
-            } else {
-                plain.take(|| block.execute_plain(&envs)).map_err(named)?;
-                ours.take(|| block.execute(None)).map_err(named)?;
-            }
+        let transactions = block.tx_envs();
+        let mut plain = Plain {
+            block,
+            transactions: &transactions,
+            outcome: None,
+        };
+        let mut ours = vec![Ours::new(block, &interpreter)];
+        if in_tier {
+            ours.push(Ours::new(block, &warm));
         }
-        wall += median(ours.wall);
-        cpu += median(ours.cpu);
-        plain_wall += median(plain.wall);
-        plain_cpu += median(plain.cpu);
+        if tier == Tier::Auto {
+            ours.push(Ours::new(block, &cold));
+        }
+        for side in &mut ours {
+            equal &= side.equal().map_err(named)?;
+        }
+        let mut subjects: Vec<(&mut dyn Subject, u32)> = vec![(&mut plain, 1)];
+        for side in &mut ours {
+            subjects.push((side, 1));
+        }
+        samples.push(take_turns(&mut subjects, repetitions).map_err(named)?);
+        for side in &mut ours {
+            equal &= side.equal().map_err(named)?;
+        }
     }
     Ok(BlocksReport {
         blocks: blocks.len(),
         transactions: blocks.iter().map(|block| block.transactions.len()).sum(),
         gas: blocks.iter().map(|block| block.header.gas_used).sum(),
-        runs: vec![BlocksRun {
-            threads: 1,
-            wall_ms: wall * 1e3,
-            cpu_ms: cpu * 1e3,
-            plain_wall_ms: plain_wall * 1e3,
-            plain_cpu_ms: plain_cpu * 1e3,
-            wall_ratio: plain_wall / wall,
-            cpu_ratio: plain_cpu / cpu,
-            executions_per_tx: 1.0,
-        }],
+        runs: vec![sequential(&samples)],
+        tier: in_tier.then(|| in_a_tier(blocks, &samples)),
         equal,
     })
+}
+
+fn total(samples: &[Vec<Vec<Time>>], side: usize, clock: impl Fn(&Time) -> f64 + Copy) -> f64 {
+    let medians = samples.iter().map(|block| median_of(&block[side], clock));
+    medians.sum::<f64>() * 1e3
+}
+
+fn sequential(samples: &[Vec<Vec<Time>>]) -> BlocksRun {
+    let [plain_wall_ms, wall_ms] = [0, 1].map(|side| total(samples, side, |time| time.wall));
+    let [plain_cpu_ms, cpu_ms] = [0, 1].map(|side| total(samples, side, |time| time.cpu));
+    BlocksRun {
+        threads: 1,
+        wall_ms,
+        cpu_ms,
+        plain_wall_ms,
+        plain_cpu_ms,
+        wall_ratio: plain_wall_ms / wall_ms,
+        cpu_ratio: plain_cpu_ms / cpu_ms,
+        executions_per_tx: 1.0,
+    }
+}
+
+fn in_a_tier(blocks: &[RecordedBlock], samples: &[Vec<Vec<Time>>]) -> TierReport {
+    let mut report = Vec::with_capacity(blocks.len());
+    for (block, samples) in blocks.iter().zip(samples) {
+        let milliseconds = |side: usize| median_of(&samples[side], |time| time.cpu) * 1e3;
+        let wall = |side: usize| median_of(&samples[side], |time| time.wall);
+        let (interpreter, warm) = (milliseconds(1), milliseconds(2));
+        let cold = samples.get(3).map(|_| ColdBlock {
+            cold_ms: milliseconds(3),
+            cold_ratio: interpreter / milliseconds(3),
+            cold_wall_ratio: wall(1) / wall(3),
+        });
+        report.push(TierBlock {
+            block: block.header.number,
+            gas: block.header.gas_used,
+            plain_ms: milliseconds(0),
+            interpreter_ms: interpreter,
+            warm_ms: warm,
+            warm_ratio: interpreter / warm,
+            cold,
+        });
+    }
+    let sum = |field: fn(&TierBlock) -> f64| report.iter().map(field).sum::<f64>();
+    let (interpreter, warm) = (
+        sum(|block| block.interpreter_ms),
+        sum(|block| block.warm_ms),
+    );
+    let cold = || report.iter().filter_map(|block| block.cold);
+    let cold_ms: f64 = cold().map(|cold| cold.cold_ms).sum();
+    TierReport {
+        warm_ratio: interpreter / warm,
+        warm_plain_ratio: sum(|block| block.plain_ms) / warm,
+        cold_ratio: cold().next().map(|_| interpreter / cold_ms),
+        lowest_cold_ratio: cold().map(|cold| cold.cold_ratio).reduce(f64::min),
+        blocks: report,
+    }
 }

@@ -1,10 +1,18 @@
-//! Workloads that the harness and the criterion benches share.
+//! Programs and blocks beside their peers: what the harness `zvm-bench` and the criterion benches share.
 
 mod blocks;
+pub mod compute;
+pub mod corpus;
+pub mod html;
+pub mod kernels;
+pub mod outcome;
+mod plot;
+pub mod sample;
+pub mod side;
 mod workload;
 
-pub use blocks::{BlocksReport, BlocksRun, compare_blocks};
-pub use workload::{Workload, WorkloadError};
+pub use blocks::{BlocksReport, BlocksRun, ColdBlock, TierBlock, TierReport, compare_blocks};
+pub use workload::Workload;
 
 use std::path::PathBuf;
 

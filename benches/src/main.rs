@@ -1,13 +1,18 @@
 //! `zvm-bench`: the throughput harness. Every figure stands beside a peer's from the same run.
 
-use std::io::{Write as _, stdout};
+use std::fs;
+use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use zvm_benches::compare_blocks;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
+use zvm_benches::corpus::{CorpusError, Group, Program};
+use zvm_benches::side::{self, SideName, Tier};
+use zvm_benches::{TierReport, compare_blocks, corpus, html, kernels};
 use zvm_engine::fixtures::replay;
+use zvm_jit::compiler::Level;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -29,6 +34,53 @@ struct Cli {
 enum Command {
     /// Recorded mainnet blocks, beside plain revm.
     Blocks(BlocksArgs),
+    /// Programs in every tier, beside plain revm.
+    Compute(ComputeArgs),
+    /// One program again and again on one side, for a profiler to watch.
+    Repeat(RepeatArgs),
+}
+
+#[derive(Debug, Args)]
+struct RepeatArgs {
+    /// The program's file.
+    program: PathBuf,
+    /// Who executes it.
+    #[arg(long, value_enum, default_value = "full")]
+    side: SideArg,
+    /// How often.
+    #[arg(long, default_value = "100")]
+    runs: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SideArg {
+    Plain,
+    Interpreter,
+    Quick,
+    Full,
+    Auto,
+}
+
+#[derive(Debug, Args)]
+struct ComputeArgs {
+    /// Folder of programs.
+    #[arg(long)]
+    corpus: PathBuf,
+    /// Write one JSON object, to this file or to the standard output, in place of a table.
+    #[arg(long, num_args = 0..=1, value_name = "FILE")]
+    json: Option<Option<PathBuf>>,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Only programs whose names contain this.
+    #[arg(long, value_name = "SUBSTRING", default_value = "")]
+    programs: String,
+    /// Samples of each side; medians count.
+    #[arg(long, default_value = "11")]
+    repetitions: NonZeroUsize,
+    /// Milliseconds of the interpreter's work in a sample of `auto`, which begins without compiled code.
+    #[arg(long, default_value = "50")]
+    auto_window: u32,
 }
 
 #[derive(Debug, Args)]
@@ -42,17 +94,51 @@ struct BlocksArgs {
     /// How often each block is executed on both sides; medians count.
     #[arg(long, default_value = "11")]
     repeat: NonZeroUsize,
+    /// Compare this tier, without compiled code and with, to the interpreter; each code is compiled before its first
+    /// instruction (jit) or once that pays (auto).
+    #[arg(long, value_enum, default_value = "interpreter")]
+    tier: TierName,
+    /// Level of `--tier jit`.
+    #[arg(long, value_enum, default_value = "full")]
+    level: LevelName,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TierName {
+    Interpreter,
+    Jit,
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelName {
+    Quick,
+    Full,
+}
+
+impl BlocksArgs {
+    fn tier(&self) -> Tier {
+        match (self.tier, self.level) {
+            (TierName::Interpreter, _) => Tier::Interpreter,
+            (TierName::Jit, LevelName::Quick) => Tier::Native(Level::Quick),
+            (TierName::Jit, LevelName::Full) => Tier::Native(Level::Full),
+            (TierName::Auto, _) => Tier::Auto,
+        }
+    }
 }
 
 fn main() -> eyre::Result<ExitCode> {
     match Cli::parse().command {
         Command::Blocks(args) => blocks(&args),
+        Command::Compute(args) => compute(&args),
+        Command::Repeat(args) => repeat(&args),
     }
 }
 
 fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
     let blocks = replay::load(&args.paths)?;
-    let report = compare_blocks(&blocks, args.repeat.get()).map_err(eyre::Report::msg)?;
+    let report =
+        compare_blocks(&blocks, args.repeat.get(), args.tier()).map_err(eyre::Report::msg)?;
     let mut out = stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &report)?;
@@ -80,6 +166,9 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
                 run.cpu_ratio
             )?;
         }
+        if let Some(tier) = &report.tier {
+            tier_table(&mut out, tier)?;
+        }
         writeln!(out, "equal to what was recorded: {}", report.equal)?;
     }
     Ok(if report.equal {
@@ -87,4 +176,168 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn tier_table(out: &mut dyn Write, tier: &TierReport) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>6} {:>7}",
+        "block", "revm ms", "interp.", "warm", "ratio", "cold", "ratio", "wall"
+    )?;
+    for block in &tier.blocks {
+        write!(
+            out,
+            "{:>9} {:>9.3} {:>9.3} {:>9.3} {:>6.2}",
+            block.block, block.plain_ms, block.interpreter_ms, block.warm_ms, block.warm_ratio
+        )?;
+        if let Some(cold) = &block.cold {
+            let ratios = (cold.cold_ratio, cold.cold_wall_ratio);
+            write!(
+                out,
+                " {:>9.3} {:>6.2} {:>7.2}",
+                cold.cold_ms, ratios.0, ratios.1
+            )?;
+        }
+        writeln!(out)?;
+    }
+    write!(
+        out,
+        "interpreter / warm {:.3}, plain revm / warm {:.3}",
+        tier.warm_ratio, tier.warm_plain_ratio
+    )?;
+    if let (Some(cold), Some(lowest)) = (tier.cold_ratio, tier.lowest_cold_ratio) {
+        write!(
+            out,
+            "; interpreter / cold {cold:.3}, of the worst block {lowest:.3}"
+        )?;
+    }
+    writeln!(out)
+}
+
+fn compute(args: &ComputeArgs) -> eyre::Result<ExitCode> {
+    let mut kernels = kernels::all().to_vec();
+    kernels.retain(|kernel| kernel.name.contains(&args.programs));
+    let programs = match corpus::load(&args.corpus, &args.programs) {
+        Err(CorpusError::Nothing(_)) if !kernels.is_empty() => Vec::new(),
+        programs => programs?,
+    };
+    let effort = Effort {
+        repetitions: args.repetitions.get(),
+        cold_window: f64::from(args.auto_window) * 1e-3,
+    };
+    let mut progress = |name: &str| eprintln!("{name}");
+    let report = zvm_benches::compute::compute(&programs, &kernels, effort, &mut progress)
+        .map_err(eyre::Report::msg)?;
+    if let Some(path) = &args.html {
+        fs::write(path, html::page(&report))?;
+    }
+    match &args.json {
+        Some(Some(path)) => fs::write(path, serde_json::to_vec(&report)?)?,
+        Some(None) => {
+            let mut out = stdout().lock();
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        }
+        None => table(&report)?,
+    }
+    for program in report.all().filter(|program| !program.equal) {
+        let difference = program.difference.as_deref().unwrap_or_default();
+        eprintln!("not as expected: {}: {difference}", program.name);
+    }
+    Ok(if report.equal() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn table(report: &ComputeReport) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    let row = |out: &mut dyn Write, program: &ProgramReport| {
+        let ratios = program.ratios();
+        writeln!(
+            out,
+            "{:42} {:>11.2} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>9.0} {:>9.0} {:>8} {:>5.1} {:>5.1}{}",
+            program.name,
+            program.plain_ns / 1e3,
+            ratios.interpreter,
+            ratios.quick,
+            ratios.full,
+            ratios.auto,
+            program.compile_quick_us,
+            program.compile_full_us,
+            program.bytecode,
+            program.code_quick as f64 / program.bytecode as f64,
+            program.code_full as f64 / program.bytecode as f64,
+            if program.equal {
+                ""
+            } else {
+                "  not as expected"
+            },
+        )
+    };
+    let means = |out: &mut dyn Write, name: &str, ratios: &Ratios| {
+        writeln!(
+            out,
+            "{name:42} {:>11} {:>7.2} {:>7.2} {:>7.2} {:>7.2}",
+            "", ratios.interpreter, ratios.quick, ratios.full, ratios.auto
+        )
+    };
+    writeln!(
+        out,
+        "{:42} {:>11} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>8} {:>5} {:>5}",
+        "program",
+        "plain us",
+        "interp.",
+        "quick",
+        "full",
+        "auto",
+        "quick us",
+        "full us",
+        "bytecode",
+        "q x",
+        "f x"
+    )?;
+    row(&mut out, &report.bare_transaction)?;
+    for program in &report.programs {
+        row(&mut out, program)?;
+    }
+    means(&mut out, "geometric mean", &report.geomean)?;
+    if !report.gce.is_empty() {
+        for program in &report.gce {
+            row(&mut out, program)?;
+        }
+        means(
+            &mut out,
+            "geometric mean of single opcodes",
+            &report.gce_geomean,
+        )?;
+    }
+    for kernel in &report.kernels {
+        row(&mut out, &kernel.program)?;
+        writeln!(
+            out,
+            "{:42} {:>11.2}",
+            "  the same in Rust",
+            kernel.native_ns / 1e3
+        )?;
+    }
+    writeln!(
+        out,
+        "compile, median KB of bytecode a second: quick {:.0}, full {:.0}",
+        report.compile.quick_kb_per_s, report.compile.full_kb_per_s
+    )
+}
+
+fn repeat(args: &RepeatArgs) -> eyre::Result<ExitCode> {
+    let program = Program::load(&args.program, Group::Corpus)?;
+    let side = match args.side {
+        SideArg::Plain => SideName::Plain,
+        SideArg::Interpreter => SideName::Ours(Tier::Interpreter),
+        SideArg::Quick => SideName::Ours(Tier::Native(Level::Quick)),
+        SideArg::Full => SideName::Ours(Tier::Native(Level::Full)),
+        SideArg::Auto => SideName::Ours(Tier::Auto),
+    };
+    side::repeat(&program, side, args.runs).map_err(eyre::Report::msg)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,40 +1,14 @@
 //! Blocks of like transactions, made here or taken from the corpus.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::{fs, io};
+use std::path::Path;
 
-use alloy_primitives::{Address, Bytes, TxKind, U256};
-use serde::Deserialize;
+use alloy_primitives::{Address, TxKind, U256};
 use zvm_engine::fixtures::replay::{PlainOutcome, PreState, execute_plain};
-use zvm_runtimes::evm::{Fork, FrameRunner, Machine, MachineError, cfg_env};
+use zvm_runtimes::evm::{Fork, Machine, MachineError, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
-use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, CfgEnv, TxEnv};
 
-/// A corpus file cannot be used.
-#[derive(Debug)]
-pub enum WorkloadError {
-    /// The file cannot be read.
-    Io(PathBuf, io::Error),
-    /// The file is not of the format.
-    Json(PathBuf, serde_json::Error),
-    /// The file contradicts itself.
-    Content(PathBuf, String),
-}
-
-impl core::fmt::Display for WorkloadError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Json(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Content(path, reason) => write!(f, "{}: {reason}", path.display()),
-        }
-    }
-}
-
-impl core::error::Error for WorkloadError {}
+use crate::corpus::{CorpusError, Group, Program};
 
 /// Transactions of one block and the state before it.
 #[derive(Debug)]
@@ -45,37 +19,6 @@ pub struct Workload {
     block: BlockEnv,
     pre: PreState,
     transactions: Vec<TxEnv>,
-}
-
-#[derive(Deserialize)]
-struct CorpusFile {
-    name: String,
-    calldata: Bytes,
-    gas_limit: u64,
-    spec: String,
-    tx: CorpusTx,
-    prestate: BTreeMap<Address, CorpusAccount>,
-    expected: CorpusExpected,
-}
-
-#[derive(Deserialize)]
-struct CorpusTx {
-    caller: Address,
-    to: Address,
-    value: U256,
-}
-
-#[derive(Deserialize)]
-struct CorpusAccount {
-    balance: U256,
-    nonce: U256,
-    code: Bytes,
-    storage: BTreeMap<U256, U256>,
-}
-
-#[derive(Deserialize)]
-struct CorpusExpected {
-    gas_used: u64,
 }
 
 impl Workload {
@@ -117,59 +60,23 @@ impl Workload {
     ///
     /// # Errors
     /// The file cannot be read or is no corpus program, or the first call does not use the gas it should.
-    pub fn corpus(path: &Path, count: u64) -> Result<Self, WorkloadError> {
-        let content = |reason: String| WorkloadError::Content(path.to_owned(), reason);
-        let bytes = fs::read(path).map_err(|error| WorkloadError::Io(path.to_owned(), error))?;
-        let file: CorpusFile = serde_json::from_slice(&bytes)
-            .map_err(|error| WorkloadError::Json(path.to_owned(), error))?;
-        let fork: Fork = file
-            .spec
-            .parse()
-            .map_err(|error| content(format!("spec: {error}")))?;
-        let mut cfg = cfg_env(fork, 1, fork.default_blob_params());
-        // The corpus calls with gas limits and nonces that a chain would refuse.
-        cfg.disable_nonce_check = true;
-        cfg.tx_gas_limit_cap = Some(u64::MAX);
-        let mut pre = PreState::default();
-        for (address, account) in file.prestate {
-            let nonce =
-                u64::try_from(account.nonce).map_err(|_| content(format!("nonce of {address}")))?;
-            let code = if account.code.is_empty() {
-                Bytecode::default()
-            } else {
-                Bytecode::new_raw_checked(account.code)
-                    .map_err(|error| content(format!("code of {address}: {error}")))?
-            };
-            pre.insert_account(address, nonce, account.balance, code, account.storage);
-        }
-        let call = TxEnv {
-            caller: file.tx.caller,
-            kind: TxKind::Call(file.tx.to),
-            value: file.tx.value,
-            data: file.calldata,
-            gas_limit: file.gas_limit,
-            chain_id: Some(1),
-            ..TxEnv::default()
-        };
-        let block = BlockEnv {
-            gas_limit: u64::MAX,
-            ..BlockEnv::default()
-        };
-        let transactions = (0..count).map(|_| call.clone()).collect();
+    pub fn corpus(path: &Path, count: usize) -> Result<Self, CorpusError> {
+        let program = Program::load(path, Group::Corpus)?;
         let workload = Self {
-            name: file.name,
-            cfg,
-            block,
-            pre,
-            transactions,
+            name: program.name.clone(),
+            cfg: program.cfg.clone(),
+            block: program.block.clone(),
+            pre: program.pre_state(),
+            transactions: vec![program.tx.clone(); count],
         };
+        let content = |reason| CorpusError::Content(path.to_owned(), reason);
         let gas = workload
             .execute_first()
             .map_err(|error| content(error.to_string()))?;
-        if gas != file.expected.gas_used {
+        if gas != program.expected.gas_used {
             return Err(content(format!(
                 "the call uses {gas} gas, expected {}",
-                file.expected.gas_used
+                program.expected.gas_used
             )));
         }
         Ok(workload)
@@ -194,25 +101,6 @@ impl Workload {
             return Ok(0);
         };
         Ok(self.machine().execute(first.clone())?.tx_gas_used())
-    }
-
-    /// Executes all transactions by this engine with frames run by `runner`. Returns the gas used and the last result.
-    ///
-    /// # Errors
-    /// A transaction is refused.
-    pub fn execute_tiered(
-        &self,
-        runner: Arc<dyn FrameRunner>,
-    ) -> Result<(u64, Option<ExecutionResult>), MachineError> {
-        let mut machine = self.machine();
-        machine.set_runner(runner);
-        let (mut gas, mut last) = (0, None);
-        for tx in &self.transactions {
-            let result = machine.execute(tx.clone())?;
-            gas += result.tx_gas_used();
-            last = Some(result);
-        }
-        Ok((gas, last))
     }
 
     /// Executes all transactions by this engine. Returns the gas used.

@@ -161,11 +161,16 @@ impl Chain {
         })
     }
 
-    /// Runs the frames of imported and built blocks by `runner`.
+    /// Runs the frames of imported and built blocks, and of calls on them, by `runner`.
     #[must_use]
     pub fn with_runner(mut self, runner: Option<Arc<dyn FrameRunner>>) -> Self {
         self.runner = runner;
         self
+    }
+
+    /// What runs the frames; none is the interpreter.
+    pub(crate) fn runner(&self) -> Option<&Arc<dyn FrameRunner>> {
+        self.runner.as_ref()
     }
 
     /// The rules.

@@ -6,6 +6,8 @@
 mod overrides;
 mod revert;
 
+use std::sync::Arc;
+
 use alloy_consensus::Header;
 use alloy_primitives::{Bytes, KECCAK256_EMPTY, TxKind, U256};
 use alloy_rpc_types_eth::state::EvmOverrides;
@@ -166,7 +168,7 @@ impl<'a> Simulator<'a> {
         let Prepared { cfg, block, tx } = self.prepare(request, overrides)?;
         let (caller, base_fee) = (tx.caller, block.basefee);
         let cap = tx.gas_price;
-        Machine::new(cfg, block, &reader)
+        self.machine(cfg, block, &reader)
             .call(tx)
             .map_err(|error| match error {
                 MachineError::Invalid(error) => {
@@ -174,6 +176,19 @@ impl<'a> Simulator<'a> {
                 }
                 other => SimulateError::Machine(other),
             })
+    }
+
+    fn machine<'r>(
+        &self,
+        cfg: CfgEnv,
+        block: BlockEnv,
+        reader: &'r OverriddenReader<'r>,
+    ) -> Machine<'r> {
+        let mut machine = Machine::new(cfg, block, reader);
+        if let Some(runner) = self.chain.runner() {
+            machine.set_runner(Arc::clone(runner));
+        }
+        machine
     }
 
     /// The least gas limit with which the call succeeds.
@@ -225,7 +240,7 @@ impl<'a> Simulator<'a> {
             }
             TxKind::Create => false,
         };
-        let mut machine = Machine::new(cfg, block, &reader);
+        let mut machine = self.machine(cfg, block, &reader);
         // `None`: this gas limit is too low.
         let mut run = |gas_limit: u64| -> Result<Option<ExecutionResult>, SimulateError> {
             match machine.call(TxEnv {

@@ -18,7 +18,12 @@ pub fn write_seeds(target: &str) {
     let Some(folder) = std::env::var_os("ZVM_SEEDS").map(PathBuf::from) else {
         return;
     };
-    for (index, seed) in seeds::of(target).iter().enumerate() {
+    // The compiler's property and seeds stand beside its other tests.
+    let seeds = match target {
+        "jit" => zvm_differential::property::seeds(),
+        _ => seeds::of(target),
+    };
+    for (index, seed) in seeds.iter().enumerate() {
         let path = folder.join(format!("seed-{index:02}"));
         std::fs::write(&path, seed).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }

@@ -6,11 +6,12 @@
 //! |---|---|
 //! | `frame` | the [`NativeFrame`] |
 //! | `sp` | address just above the top of the EVM stack, which grows upwards, 32 bytes a word, limbs little-endian |
-//! | `gas` | gas left |
-//! | `entry` | index of the block to start with |
+//! | `gas` | gas left, below 2^63 |
+//! | `entry` | index of the entry to start with |
 //! | exit | [`LEAVE`]: `pc`, `sp` and `gas` of the frame say where the interpreter goes on; [`DONE`]: the interpreter has its action |
 //!
-//! The stack and the memory are the interpreter's own, so that leaving copies nothing.
+//! The stack and the memory are the interpreter's own, so that leaving copies nothing. Whatever native code calls it
+//! finds in the frame: the code itself holds no address, and can be stored and loaded anywhere.
 
 use core::mem::offset_of;
 
@@ -21,38 +22,115 @@ pub const LEAVE: i64 = 0;
 /// Exit: the frame has ended or waits for a call; the interpreter's action says which.
 pub const DONE: i64 = 1;
 
+/// In a unit's table of entries, by pc: nothing may jump here.
+pub const NO_ENTRY: u16 = 0;
+/// A JUMPDEST that native code has no entry for.
+pub const INTERPRETED: u16 = 0x7fff;
+/// Set where the frame may be entered from outside but nothing may jump.
+pub const NO_JUMP: u16 = 0x8000;
+
+/// Executes an instruction: frame, stack pointer, gas, pc. Returns the gas left, or a negative number if the frame has
+/// ended or waits.
+pub type Execute = unsafe extern "C" fn(*mut NativeFrame, *mut U256, u64, u64) -> i64;
+/// Makes room in memory: frame, offset, length, gas. Returns as [`Execute`].
+pub type Expand = unsafe extern "C" fn(*mut NativeFrame, u64, u64, u64) -> i64;
+/// Ends the frame: frame, reason.
+pub type Halt = unsafe extern "C" fn(*mut NativeFrame, u64);
+/// Writes a word about the call: frame, where to, which ([`Env`]).
+pub type Environment = unsafe extern "C" fn(*mut NativeFrame, *mut U256, u64);
+/// Writes a word of the call's data: frame, where to, offset.
+pub type CallData = unsafe extern "C" fn(*mut NativeFrame, *mut U256, u64);
+/// Computes on the words from the given one upwards, the topmost being the first operand; the result goes to the given one.
+pub type Compute = unsafe extern "C" fn(*mut U256);
+
 /// The frame as native code sees it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct NativeFrame {
     /// Bottom of the EVM stack.
     pub stack: *mut U256,
-    /// Written before every call back and exit.
+    /// Written when native code leaves.
     pub sp: *mut U256,
-    /// Written before every call back and exit; calls back leave what is left.
+    /// Written when native code leaves.
     pub gas: u64,
-    /// Written before every call back and exit.
+    /// Written when native code leaves.
     pub pc: u64,
     /// First byte of the frame's memory. Calls back that may move it write it again.
     pub memory: *mut u8,
     /// Bytes of memory, a multiple of 32.
     pub memory_len: u64,
-    /// For every byte of code, one more than the index of the block that a jump there enters; 0 where none may.
-    pub jump_map: *const u32,
-    /// Executes the instruction at `pc` by the interpreter's own function. Returns 0 to go on.
-    pub step: unsafe extern "C" fn(*mut NativeFrame) -> u64,
-    /// Grows the memory to hold `offset..offset + len`. Returns 0 if that is not possible here.
-    pub expand: unsafe extern "C" fn(*mut NativeFrame, u64, u64) -> u64,
-    /// Pure operations on `words`: operands in order of popping, result in the first.
-    pub pure: [unsafe extern "C" fn(*mut [U256; 3]); PURE],
-    /// Operands and result of `pure`.
-    pub words: [U256; 3],
+    /// Offsets at which 32 bytes of memory begin: `memory_len` - 31, or 0.
+    pub memory_words: u64,
+    /// Bytes of the call's data.
+    pub calldata_len: u64,
+    /// Bytes that the last call returned.
+    pub returndata_len: u64,
+    /// The unit's table of entries, an item per byte of code.
+    pub entries: *const u16,
+    /// Guards that fail on purpose: counts down to zero, only in code compiled so.
+    pub stress: u64,
+    /// See [`Execute`]; by [`Helper`].
+    pub execute: [Execute; HELPERS],
+    /// See [`Expand`].
+    pub expand: Expand,
+    /// See [`Halt`].
+    pub halt: Halt,
+    /// See [`Environment`].
+    pub environment: Environment,
+    /// See [`CallData`].
+    pub calldata: CallData,
+    /// See [`Compute`]; by [`Pure`].
+    pub pure: [Compute; PURE],
     /// The engine's own context of the calls back.
     pub host: *mut core::ffi::c_void,
 }
 
+/// Why native code ends a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Halted {
+    /// Static gas.
+    OutOfGas,
+    /// A jump to where none may go.
+    InvalidJump,
+}
+
+/// Number of [`Helper`]s.
+pub const HELPERS: usize = 3;
+
+/// Who executes an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Helper {
+    /// The interpreter's own function, whatever the instruction.
+    Step,
+    /// SLOAD.
+    SLoad,
+    /// KECCAK256.
+    Keccak256,
+}
+
+/// Words about the call and the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the EVM's names")]
+#[repr(u64)]
+pub enum Env {
+    Address,
+    Caller,
+    CallValue,
+}
+
+/// Numbers in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the EVM's names")]
+pub enum Field {
+    MSize,
+    CallDataSize,
+    ReturnDataSize,
+}
+
 /// Number of [`Pure`] operations.
-pub const PURE: usize = 12;
+pub const PURE: usize = 13;
 
 /// Operations that native code leaves to Rust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +160,19 @@ pub enum Pure {
     SignExtend,
     /// Leading zero bits of a
     Clz,
+    /// a * b
+    Mul,
+}
+
+impl Pure {
+    /// How many words it takes.
+    pub const fn operands(self) -> usize {
+        match self {
+            Self::AddMod | Self::MulMod => 3,
+            Self::Clz => 1,
+            _ => 2,
+        }
+    }
 }
 
 /// Offsets of the fields in bytes, for loads and stores.
@@ -100,14 +191,34 @@ pub mod offset {
     pub const MEMORY: i32 = offset_of!(NativeFrame, memory) as i32;
     /// [`NativeFrame::memory_len`]
     pub const MEMORY_LEN: i32 = offset_of!(NativeFrame, memory_len) as i32;
-    /// [`NativeFrame::jump_map`]
-    pub const JUMP_MAP: i32 = offset_of!(NativeFrame, jump_map) as i32;
-    /// [`NativeFrame::step`]
-    pub const STEP: i32 = offset_of!(NativeFrame, step) as i32;
+    /// [`NativeFrame::memory_words`]
+    pub const MEMORY_WORDS: i32 = offset_of!(NativeFrame, memory_words) as i32;
+    /// [`NativeFrame::entries`]
+    pub const ENTRIES: i32 = offset_of!(NativeFrame, entries) as i32;
+    /// [`NativeFrame::stress`]
+    pub const STRESS: i32 = offset_of!(NativeFrame, stress) as i32;
     /// [`NativeFrame::expand`]
     pub const EXPAND: i32 = offset_of!(NativeFrame, expand) as i32;
-    /// [`NativeFrame::words`]
-    pub const WORDS: i32 = offset_of!(NativeFrame, words) as i32;
+    /// [`NativeFrame::halt`]
+    pub const HALT: i32 = offset_of!(NativeFrame, halt) as i32;
+    /// [`NativeFrame::environment`]
+    pub const ENVIRONMENT: i32 = offset_of!(NativeFrame, environment) as i32;
+    /// [`NativeFrame::calldata`]
+    pub const CALLDATA: i32 = offset_of!(NativeFrame, calldata) as i32;
+
+    /// A field's number.
+    pub const fn field(field: Field) -> i32 {
+        match field {
+            Field::MSize => MEMORY_LEN,
+            Field::CallDataSize => offset_of!(NativeFrame, calldata_len) as i32,
+            Field::ReturnDataSize => offset_of!(NativeFrame, returndata_len) as i32,
+        }
+    }
+
+    /// Who executes an instruction.
+    pub const fn execute(helper: Helper) -> i32 {
+        (offset_of!(NativeFrame, execute) + 8 * helper as usize) as i32
+    }
 
     /// The function of a pure operation.
     pub const fn pure(pure: Pure) -> i32 {

@@ -2,13 +2,13 @@
 
 use alloy_primitives::U256;
 
-use crate::abi::{PURE, Pure};
+use crate::abi::{Compute, PURE, Pure};
 
 /// Operands in order of popping; the result replaces the first.
 pub type Words = [U256; 3];
 
 /// All pure operations in the order of [`Pure`].
-pub const FUNCTIONS: [unsafe extern "C" fn(*mut Words); PURE] = [
+pub const FUNCTIONS: [Compute; PURE] = [
     native::<{ Pure::Div as usize }>,
     native::<{ Pure::SDiv as usize }>,
     native::<{ Pure::Mod as usize }>,
@@ -21,6 +21,7 @@ pub const FUNCTIONS: [unsafe extern "C" fn(*mut Words); PURE] = [
     native::<{ Pure::Byte as usize }>,
     native::<{ Pure::SignExtend as usize }>,
     native::<{ Pure::Clz as usize }>,
+    native::<{ Pure::Mul as usize }>,
 ];
 
 const OPERATIONS: [Pure; PURE] = [
@@ -36,13 +37,24 @@ const OPERATIONS: [Pure; PURE] = [
     Pure::Byte,
     Pure::SignExtend,
     Pure::Clz,
+    Pure::Mul,
 ];
 
+/// Operands lie on the stack, the first on top; the result replaces the lowest.
+///
 /// # Safety
-/// `words` points to three words that nobody else uses during the call: native code passes those of its frame.
-unsafe extern "C" fn native<const OPERATION: usize>(words: *mut Words) {
+/// `lowest` points to as many words as the operation takes, which nobody else uses during the call.
+unsafe extern "C" fn native<const OPERATION: usize>(lowest: *mut U256) {
+    let operation = OPERATIONS[OPERATION];
+    let count = operation.operands();
+    let mut words = [U256::ZERO; 3];
+    for (index, word) in words.iter_mut().enumerate().take(count) {
+        // SAFETY: as the caller promises.
+        *word = unsafe { lowest.add(count - 1 - index).read() };
+    }
+    evaluate(operation, &mut words);
     // SAFETY: as the caller promises.
-    evaluate(OPERATIONS[OPERATION], unsafe { &mut *words });
+    unsafe { lowest.write(words[0]) };
 }
 
 /// Computes one operation.
@@ -69,6 +81,7 @@ pub fn evaluate(operation: Pure, words: &mut Words) {
         }),
         Pure::SignExtend => sign_extend(a, b),
         Pure::Clz => U256::from(a.leading_zeros()),
+        Pure::Mul => a.wrapping_mul(b),
     };
 }
 

@@ -1,14 +1,19 @@
 //! Runs a frame: natively where there is code for it, by the interpreter where there is not.
 
-use alloy_primitives::U256;
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use alloy_primitives::{Address, U256};
 use zvm_runtimes::evm::{Context, Instructions};
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
-use zvm_runtimes::revm::interpreter::interpreter_types::{Jumps as _, LoopControl as _};
+use zvm_runtimes::revm::interpreter::interpreter_types::{
+    InputsTr as _, Jumps as _, LoopControl as _, MemoryTr as _, ReturnData as _,
+};
 use zvm_runtimes::revm::interpreter::{
-    Host as _, InstructionContext, Interpreter, InterpreterAction, num_words,
+    CallInput, Host as _, InstructionContext, InstructionResult, Interpreter, InterpreterAction,
 };
 
-use crate::abi::{DONE, NativeFrame};
+use crate::abi::{DONE, Env, HELPERS, Halted, Helper, NativeFrame};
 use crate::pure;
 use crate::unit::Unit;
 
@@ -28,6 +33,46 @@ pub struct Counts {
     pub left: u64,
 }
 
+const EXECUTE: [crate::abi::Execute; HELPERS] = {
+    let mut table: [crate::abi::Execute; HELPERS] = [step; HELPERS];
+    table[Helper::SLoad as usize] = sload;
+    table[Helper::Keccak256 as usize] = keccak256;
+    table
+};
+
+/// Entries that left at once, after which the rest of the frame is not worth trying: a loop's words are not as the code
+/// takes them to be.
+const FRUITLESS: u32 = 8;
+
+struct Slot(UnsafeCell<NativeFrame>);
+
+thread_local! {
+    /// A frame never runs within another on a thread: calls between contracts return to the handler's loop first. So
+    /// one native frame a thread is enough, and its tables are filled once.
+    static FRAME: Slot = const {
+        Slot(UnsafeCell::new(NativeFrame {
+            stack: ptr::null_mut(),
+            sp: ptr::null_mut(),
+            gas: 0,
+            pc: 0,
+            memory: ptr::null_mut(),
+            memory_len: 0,
+            memory_words: 0,
+            calldata_len: 0,
+            returndata_len: 0,
+            entries: ptr::null(),
+            stress: u64::MAX,
+            execute: EXECUTE,
+            expand,
+            halt,
+            environment,
+            calldata,
+            pure: pure::FUNCTIONS,
+            host: ptr::null_mut(),
+        }))
+    };
+}
+
 /// Runs the frame until it ends or waits for a call.
 pub fn run<'a>(
     unit: &Unit,
@@ -36,23 +81,51 @@ pub fn run<'a>(
     instructions: &Instructions<'a>,
     counts: &mut Counts,
 ) -> InterpreterAction {
-    loop {
-        if let Some(entry) = unit.entry_at(interpreter.bytecode.pc()) {
+    // Native code counts gas in signed numbers.
+    let countable = interpreter.gas.remaining() <= i64::MAX as u64;
+    let mut fruitless = 0;
+    while countable && fruitless < FRUITLESS {
+        let pc = interpreter.bytecode.pc();
+        if let Some(entry) = unit.entry_at(pc) {
             counts.entries += 1;
+            let gas = interpreter.gas.remaining();
             if enter(unit, entry, interpreter, context, instructions) == DONE {
                 return interpreter.take_next_action();
             }
+            if interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas {
+                fruitless += 1;
+            }
         }
-        // What native code left to the interpreter, or what lies between two blocks.
+        // What native code left to the interpreter, or what lies between two entries.
         counts.left += 1;
         let table = instructions.instruction_table();
         if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
-            if interpreter.bytecode.action().is_none() {
-                interpreter.halt(result);
-            }
-            return interpreter.take_next_action();
+            return finish(interpreter, result);
         }
     }
+    counts.left += 1;
+    interpreter.run_plain(
+        instructions.instruction_table(),
+        instructions.gas_table(),
+        context,
+    )
+}
+
+/// From now on the guards of stressed code on this thread fail once every so many times, beginning with the `first`.
+pub fn stress(first: u64) {
+    // SAFETY: no frame runs on this thread: its caller is not called by native code.
+    FRAME.with(|slot| unsafe { (*slot.0.get()).stress = first });
+}
+
+/// The action that an instruction ended the interpreter's loop with.
+pub fn finish(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    result: InstructionResult,
+) -> InterpreterAction {
+    if interpreter.bytecode.action().is_none() {
+        interpreter.halt(result);
+    }
+    interpreter.take_next_action()
 }
 
 /// Enters native code and comes back with the interpreter in the state that native code left.
@@ -72,76 +145,109 @@ fn enter<'a>(
     // SAFETY: the length is within the capacity.
     let sp = unsafe { bottom.add(stack.len()) };
     let gas = interpreter.gas.remaining();
+    let calldata_len = match &interpreter.input.input {
+        CallInput::Bytes(bytes) => bytes.len(),
+        CallInput::SharedBuffer(range) => range.len(),
+    } as u64;
+    let returndata_len = interpreter.return_data.buffer().len() as u64;
     let mut host = Host {
         interpreter,
         context,
         instructions,
     };
-    let mut frame = NativeFrame {
-        stack: bottom,
-        sp,
-        gas,
-        pc: 0,
-        memory: core::ptr::null_mut(),
-        memory_len: 0,
-        jump_map: unit.jump_map().as_ptr(),
-        step,
-        expand,
-        pure: pure::FUNCTIONS,
-        words: [U256::ZERO; 3],
-        host: (&raw mut host).cast(),
-    };
-    // SAFETY: `interpreter` is borrowed exclusively by this function, which touches it only through `host` until native
-    // code is back.
-    unsafe { sync_memory(&mut frame, &mut *host.interpreter) };
-    // SAFETY: the unit is alive, the entry is one of its own; stack, memory and jump map are those of the interpreter
-    // and the unit and outlive the call; the calls back keep the pointers current.
-    let exit = unsafe { (unit.entry())(&raw mut frame, sp, gas, u64::from(entry)) };
-    if exit != DONE {
-        // SAFETY: as above; native code is back.
-        let interpreter = unsafe { &mut *host.interpreter };
-        // SAFETY: native code leaves a height within the checked bounds, and has written every word below it.
-        unsafe { sync_interpreter(&frame, interpreter) };
-        interpreter.bytecode.absolute_jump(frame.pc as usize);
-    }
-    exit
+    FRAME.with(|slot| {
+        // SAFETY: the frame is this thread's, and nobody else on it uses it until native code is back: frames do not
+        // nest (see `FRAME`), and the calls back only use the pointer that native code gives them.
+        let frame = slot.0.get();
+        unsafe {
+            (*frame).stack = bottom;
+            (*frame).sp = sp;
+            (*frame).calldata_len = calldata_len;
+            (*frame).returndata_len = returndata_len;
+            (*frame).entries = unit.entries().as_ptr();
+            (*frame).host = (&raw mut host).cast();
+            sync_memory(&mut *frame, &mut *host.interpreter);
+        }
+        // SAFETY: the unit is alive, the entry is one of its own; stack, memory and table are those of the interpreter
+        // and the unit and outlive the call; the calls back keep the pointers current.
+        let exit = unsafe { (unit.entry())(frame, sp, gas, u64::from(entry)) };
+        if exit != DONE {
+            // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
+            unsafe {
+                let (sp, gas, pc) = ((*frame).sp, (*frame).gas, (*frame).pc);
+                sync_interpreter(&*frame, sp, gas, pc, &mut *host.interpreter);
+            }
+        }
+        exit
+    })
 }
 
 /// # Safety
-/// `frame.sp` lies within the stack that `frame.stack` begins, and every word below it is written.
-unsafe fn sync_interpreter(frame: &NativeFrame, interpreter: &mut Interpreter<EthInterpreter>) {
+/// `sp` lies within the stack that `frame.stack` begins. Words below it that nobody has written are read by nobody.
+#[inline(always)]
+unsafe fn sync_interpreter(
+    frame: &NativeFrame,
+    sp: *mut U256,
+    gas: u64,
+    pc: u64,
+    interpreter: &mut Interpreter<EthInterpreter>,
+) {
     // SAFETY: both point into the same allocation.
-    let height = unsafe { frame.sp.offset_from_unsigned(frame.stack) };
+    let height = unsafe { sp.offset_from_unsigned(frame.stack) };
     // SAFETY: as the caller promises; words have no invalid values.
     unsafe { interpreter.stack.data_mut().set_len(height) };
-    interpreter.gas.tracker_mut().set_remaining(frame.gas);
+    interpreter.gas.tracker_mut().set_remaining(gas);
+    interpreter.bytecode.absolute_jump(pc as usize);
 }
 
 /// # Safety
 /// The frame's memory is not used otherwise while native code runs.
+#[inline(always)]
 unsafe fn sync_memory(frame: &mut NativeFrame, interpreter: &mut Interpreter<EthInterpreter>) {
     let mut memory = interpreter.memory.context_memory_mut();
     frame.memory = memory.as_mut_ptr();
     frame.memory_len = memory.len() as u64;
+    frame.memory_words = frame.memory_len.saturating_sub(31);
 }
 
-/// Executes the instruction at the frame's pc by the interpreter's function; its static gas is taken already.
+/// The frame's interpreter and context.
 ///
 /// # Safety
-/// Called by native code that [`enter`] entered with this frame.
-unsafe extern "C" fn step(frame: *mut NativeFrame) -> u64 {
-    // SAFETY: the frame is that of `enter`, which waits; native code does not use it during the call.
-    let frame = unsafe { &mut *frame };
-    // SAFETY: `enter` put it there and keeps it alive; the lifetimes are those of its arguments.
-    let host = unsafe { &mut *frame.host.cast::<Host<'_, '_>>() };
-    // SAFETY: `enter` borrows both exclusively and waits.
-    let (interpreter, context) = unsafe { (&mut *host.interpreter, &mut *host.context) };
-    // SAFETY: native code wrote the stack up to `sp` before it called.
-    unsafe { sync_interpreter(frame, interpreter) };
-    interpreter.bytecode.absolute_jump(frame.pc as usize);
+/// Called by native code that [`enter`] entered with this frame; the references are dropped before it goes on.
+#[inline(always)]
+unsafe fn open<'f>(
+    frame: *mut NativeFrame,
+) -> (
+    &'f mut NativeFrame,
+    &'f mut Interpreter<EthInterpreter>,
+    &'f mut Context<'f>,
+    &'f Instructions<'f>,
+) {
+    // SAFETY: `enter` waits, and borrowed all of them exclusively; native code does not use the frame during a call.
+    unsafe {
+        let frame = &mut *frame;
+        let host = &mut *frame.host.cast::<Host<'f, 'f>>();
+        (
+            frame,
+            &mut *host.interpreter,
+            &mut *host.context,
+            host.instructions,
+        )
+    }
+}
+
+/// Executes the instruction at `pc` by the interpreter's function; its static gas is taken already.
+///
+/// # Safety
+/// As [`open`].
+unsafe extern "C" fn step(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: u64) -> i64 {
+    // SAFETY: as the caller promises.
+    let (frame, interpreter, context, instructions) = unsafe { open(frame) };
+    // SAFETY: native code wrote the operands below `sp` before it called.
+    unsafe { sync_interpreter(frame, sp, gas, pc, interpreter) };
     let opcode = interpreter.bytecode.opcode();
     interpreter.bytecode.relative_jump(1);
-    let instruction = host.instructions.instruction_table()[usize::from(opcode)];
+    let instruction = instructions.instruction_table()[usize::from(opcode)];
     if let Err(result) = instruction.execute(InstructionContext {
         interpreter,
         host: context,
@@ -149,58 +255,106 @@ unsafe extern "C" fn step(frame: *mut NativeFrame) -> u64 {
         if interpreter.bytecode.action().is_none() {
             interpreter.halt(result);
         }
-        return 1;
+        return -1;
     }
-    let height = interpreter.stack.len();
-    // SAFETY: the height is within the stack.
-    frame.sp = unsafe { frame.stack.add(height) };
-    frame.gas = interpreter.gas.remaining();
     // SAFETY: native code reads the pointer again before it uses memory.
     unsafe { sync_memory(frame, interpreter) };
-    0
+    interpreter.gas.remaining() as i64
 }
 
-/// Grows memory if gas and limit allow; otherwise nothing is changed and the interpreter finds the error.
+/// SLOAD.
 ///
 /// # Safety
-/// As [`step`].
-unsafe extern "C" fn expand(frame: *mut NativeFrame, offset: u64, length: u64) -> u64 {
-    // SAFETY: as in `step`.
-    let frame = unsafe { &mut *frame };
-    // SAFETY: as in `step`.
-    let host = unsafe { &mut *frame.host.cast::<Host<'_, '_>>() };
-    // SAFETY: as in `step`.
-    let (interpreter, context) = unsafe { (&mut *host.interpreter, &mut *host.context) };
-    let Some(end) = offset
-        .checked_add(length)
-        .and_then(|end| usize::try_from(end).ok())
-    else {
-        return 0;
+/// As [`open`].
+unsafe extern "C" fn sload(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: u64) -> i64 {
+    // SAFETY: as the caller promises.
+    unsafe { step(frame, sp, gas, pc) }
+}
+
+/// KECCAK256.
+///
+/// # Safety
+/// As [`open`].
+unsafe extern "C" fn keccak256(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc: u64) -> i64 {
+    // SAFETY: as the caller promises.
+    unsafe { step(frame, sp, gas, pc) }
+}
+
+/// Grows memory, or ends the frame.
+///
+/// # Safety
+/// As [`open`].
+unsafe extern "C" fn expand(frame: *mut NativeFrame, offset: u64, length: u64, gas: u64) -> i64 {
+    // SAFETY: as the caller promises.
+    let (frame, interpreter, context, _) = unsafe { open(frame) };
+    interpreter.gas.tracker_mut().set_remaining(gas);
+    // An offset that no machine's memory can hold costs more than any gas; revm calls it an invalid operand.
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let result = if offset == usize::MAX {
+        Err(InstructionResult::InvalidOperandOOG)
+    } else {
+        interpreter.resize_memory(context.gas_params(), offset, length as usize)
     };
-    // Far above any gas: the cost below would overflow.
-    if end > 1 << 40 {
-        return 0;
+    if let Err(result) = result {
+        interpreter.halt(result);
+        return -1;
     }
-    let words = num_words(end);
-    let params = context.gas_params();
-    let memory = *interpreter.gas.memory();
-    if words > memory.words_num {
-        let cost = params
-            .memory_cost(words)
-            .saturating_sub(memory.expansion_cost);
-        if cost > frame.gas {
-            return 0;
-        }
-    }
-    interpreter.gas.tracker_mut().set_remaining(frame.gas);
-    if interpreter
-        .resize_memory(context.gas_params(), offset as usize, length as usize)
-        .is_err()
-    {
-        return 0;
-    }
-    frame.gas = interpreter.gas.remaining();
-    // SAFETY: as in `step`.
+    // SAFETY: native code reads the pointer again before it uses memory.
     unsafe { sync_memory(frame, interpreter) };
-    1
+    interpreter.gas.remaining() as i64
+}
+
+/// Ends the frame by an error.
+///
+/// # Safety
+/// As [`open`].
+unsafe extern "C" fn halt(frame: *mut NativeFrame, reason: u64) {
+    // SAFETY: as the caller promises.
+    let (_, interpreter, _, _) = unsafe { open(frame) };
+    if reason == Halted::OutOfGas as u64 {
+        interpreter.halt_oog();
+    } else {
+        interpreter.halt(InstructionResult::InvalidJump);
+    }
+}
+
+/// Writes a word about the call.
+///
+/// # Safety
+/// As [`open`]; `place` is a word of the stack.
+unsafe extern "C" fn environment(frame: *mut NativeFrame, place: *mut U256, which: u64) {
+    // SAFETY: as the caller promises.
+    let (_, interpreter, _, _) = unsafe { open(frame) };
+    let address = |address: Address| U256::from_be_bytes(address.into_word().0);
+    let word = if which == Env::Address as u64 {
+        address(interpreter.input.target_address())
+    } else if which == Env::Caller as u64 {
+        address(interpreter.input.caller_address())
+    } else {
+        interpreter.input.call_value()
+    };
+    // SAFETY: as the caller promises.
+    unsafe { place.write(word) };
+}
+
+/// Writes a word of the call's data, zeros where there is none.
+///
+/// # Safety
+/// As [`environment`].
+unsafe extern "C" fn calldata(frame: *mut NativeFrame, place: *mut U256, offset: u64) {
+    // SAFETY: as the caller promises.
+    let (_, interpreter, _, _) = unsafe { open(frame) };
+    let mut bytes = [0; 32];
+    let mut copy = |data: &[u8]| {
+        if let Some(data) = usize::try_from(offset).ok().and_then(|at| data.get(at..)) {
+            let count = data.len().min(32);
+            bytes[..count].copy_from_slice(&data[..count]);
+        }
+    };
+    match &interpreter.input.input {
+        CallInput::Bytes(data) => copy(data),
+        CallInput::SharedBuffer(range) => copy(&interpreter.memory.global_slice(range.clone())),
+    }
+    // SAFETY: as the caller promises.
+    unsafe { place.write(U256::from_be_bytes(bytes)) };
 }

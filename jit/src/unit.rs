@@ -1,203 +1,89 @@
-//! One code's native code: compiled, in executable memory, given back when nobody can be inside any more.
+//! A code's native code: as bytes that can be kept, and as a function that can be entered.
 
 use core::fmt;
-use std::sync::Arc;
 
-use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_codegen::settings::{self, Configurable as _};
-use cranelift_frontend::FunctionBuilderContext;
-use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{Linkage, Module as _, default_libcall_names};
-use zvm_runtimes::revm::primitives::hardfork::SpecId;
+use crate::abi::{Entry, INTERPRETED, NO_JUMP};
+use crate::compiler::Level;
+use crate::memory::{CodeMemory, MemoryError, Part};
 
-use crate::abi::Entry;
-use crate::{code, ir, lower};
+/// Stands for a pc in [`Image::symbols`] where code belongs to no basic block: prologue, dispatch, exits. Not the largest
+/// number, which Cranelift takes for "no place known".
+pub const SHARED: u32 = u32::MAX - 1;
 
-/// How much is spent on a compilation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Level {
-    /// Little: no optimisation, registers in one pass.
-    Quick,
-    /// More: Cranelift's optimisation and backtracking register allocation.
-    Full,
+/// A code compiled: position-independent machine code and its tables, without relocations, because all that it calls it
+/// finds through [`crate::abi::NativeFrame`].
+///
+/// Only this crate makes and changes images: who runs one need not ask where its bytes come from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Machine code; entered at its first byte.
+    pub(crate) code: Vec<u8>,
+    /// Per byte of bytecode 0 where nobody may enter, else one more than the index to enter with, and [`NO_JUMP`].
+    pub(crate) entries: Box<[u16]>,
+    /// (offset in `code`, pc of the basic block or [`SHARED`]), ascending by offset; each reaches to the next.
+    pub(crate) symbols: Box<[(u32, u32)]>,
+    /// How it was compiled.
+    pub(crate) level: Level,
+    /// Length of the bytecode in bytes.
+    pub(crate) bytecode: u32,
+    /// Instructions of Cranelift's intermediate code.
+    pub(crate) clif: u32,
 }
 
-/// Why a code is not compiled. Tried again it would fail again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Nothing to compile.
-    #[error("the code is empty")]
-    Empty,
-    /// More statements than a compilation may have: time and memory are bounded by them.
-    #[error("{statements} statements are more than {limit}")]
-    TooLarge {
-        /// Of the code.
-        statements: usize,
-        /// Allowed.
-        limit: usize,
-    },
-    /// Cranelift refused; a fault of this compiler.
-    #[error("cranelift: {0}")]
-    Backend(String),
-}
-
-/// Statements a compilation may have.
-pub const MAX_STATEMENTS: usize = 60_000;
-
-/// Compiles code for this machine.
-#[derive(Clone)]
-pub struct Compiler {
-    quick: OwnedTargetIsa,
-    full: OwnedTargetIsa,
-}
-
-impl fmt::Debug for Compiler {
+impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compiler")
-            .field("target", &self.full.triple().to_string())
-            .finish()
+        f.debug_struct("Image")
+            .field("level", &self.level)
+            .field("code", &self.code.len())
+            .field("bytecode", &self.bytecode)
+            .finish_non_exhaustive()
     }
 }
 
-impl Compiler {
-    /// A compiler for the processor it runs on.
-    ///
-    /// # Errors
-    /// Cranelift does not know the processor.
-    pub fn new() -> Result<Self, Refused> {
-        let isa = |options: &[(&str, &str)]| {
-            let mut flags = settings::builder();
-            let common = [
-                ("is_pic", "false"),
-                ("use_colocated_libcalls", "false"),
-                ("preserve_frame_pointers", "true"),
-                ("unwind_info", "false"),
-                (
-                    "enable_verifier",
-                    if cfg!(debug_assertions) {
-                        "true"
-                    } else {
-                        "false"
-                    },
-                ),
-            ];
-            for (name, value) in common.iter().chain(options) {
-                flags
-                    .set(name, value)
-                    .map_err(|error| Refused::Backend(format!("{name}: {error}")))?;
-            }
-            cranelift_native::builder()
-                .map_err(|error| Refused::Backend(error.to_owned()))?
-                .finish(settings::Flags::new(flags))
-                .map_err(|error| Refused::Backend(error.to_string()))
-        };
-        Ok(Self {
-            quick: isa(&[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?,
-            full: isa(&[
-                ("opt_level", "speed"),
-                ("regalloc_algorithm", "backtracking"),
-            ])?,
-        })
+impl Image {
+    /// Machine code; entered at its first byte.
+    pub fn code(&self) -> &[u8] {
+        &self.code
     }
 
-    /// Compiles EVM code under the rules of a fork.
-    ///
-    /// # Errors
-    /// The code cannot be compiled, now or ever.
-    pub fn compile(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Unit, Refused> {
-        if bytes.is_empty() {
-            return Err(Refused::Empty);
-        }
-        let blocks = code::blocks(bytes, spec);
-        let words = ir::translate(&blocks);
-        let statements = words
-            .blocks
-            .iter()
-            .map(|block| block.statements.len() + 1)
-            .sum();
-        if statements > MAX_STATEMENTS {
-            return Err(Refused::TooLarge {
-                statements,
-                limit: MAX_STATEMENTS,
-            });
-        }
-        let isa = match level {
-            Level::Quick => &self.quick,
-            Level::Full => &self.full,
-        };
-        let backend = |error: &dyn fmt::Display| Refused::Backend(error.to_string());
-        let mut module = JITModule::new(JITBuilder::with_isa(
-            Arc::clone(isa),
-            default_libcall_names(),
-        ));
-        let mut context = module.make_context();
-        lower::lower(
-            &**isa,
-            &mut context.func,
-            &mut FunctionBuilderContext::new(),
-            &words,
-            bytes.len(),
-        );
-        let function = module
-            .declare_function("code", Linkage::Export, &context.func.signature)
-            .map_err(|error| backend(&error))?;
-        // From here on the memory is given back whatever happens.
-        let mut memory = Memory(Some(module));
-        let Some(module) = memory.0.as_mut() else {
-            return Err(Refused::Backend("no module".to_owned()));
-        };
-        module
-            .define_function(function, &mut context)
-            .map_err(|error| backend(&format!("{error:?}")))?;
-        let size = context
-            .compiled_code()
-            .map_or(0, |code| code.code_buffer().len());
-        module
-            .finalize_definitions()
-            .map_err(|error| backend(&error))?;
-        let address = module.get_finalized_function(function);
-        // SAFETY: the function was compiled with the signature of `Entry` (`lower::signature`) and lives as long as
-        // `memory`, which the unit keeps.
-        let entry = unsafe { core::mem::transmute::<*const u8, Entry>(address) };
-        Ok(Unit {
-            entry,
-            size,
-            bytecode: bytes.len(),
-            level,
-            jump_map: blocks.jump_map,
-            entries: blocks.entries,
-            _memory: memory,
-        })
+    /// Per byte of bytecode 0 where nobody may enter, else one more than the index to enter with, and [`NO_JUMP`].
+    pub fn entries(&self) -> &[u16] {
+        &self.entries
+    }
+
+    /// (offset in the machine code, pc of the basic block or [`SHARED`]), ascending by offset; each reaches to the next.
+    pub fn symbols(&self) -> &[(u32, u32)] {
+        &self.symbols
+    }
+
+    /// How it was compiled.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Length of the bytecode in bytes.
+    pub fn bytecode(&self) -> usize {
+        self.bytecode as usize
+    }
+
+    /// Instructions of Cranelift's intermediate code that it was made from.
+    pub fn clif(&self) -> usize {
+        self.clif as usize
     }
 }
 
-struct Memory(Option<JITModule>);
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if let Some(module) = self.0.take() {
-            // SAFETY: a unit is shared by `Arc`, and whoever runs it holds one: here nobody runs it.
-            unsafe { module.free_memory() };
-        }
-    }
-}
-
-/// A code's native code.
+/// A code's native code where it can be executed. Its memory is given back with the last reference: whoever runs a unit
+/// holds one.
 pub struct Unit {
     entry: Entry,
     size: usize,
     bytecode: usize,
     level: Level,
-    jump_map: Box<[u32]>,
-    entries: Box<[u32]>,
-    _memory: Memory,
+    entries: Box<[u16]>,
+    symbols: Box<[(u32, u32)]>,
+    /// What `entry` points into.
+    part: Part,
 }
-
-// SAFETY: the module is not used after the compilation but to free its memory, which may happen on any thread; the code
-// is read-only and keeps no state of its own.
-unsafe impl Send for Unit {}
-// SAFETY: as above.
-unsafe impl Sync for Unit {}
 
 impl fmt::Debug for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,14 +95,48 @@ impl fmt::Debug for Unit {
 }
 
 impl Unit {
+    /// Makes an image executable.
+    ///
+    /// # Errors
+    /// There is no room, which making room by dropping units may change, or the system refuses.
+    pub fn load(image: Image, memory: &CodeMemory) -> Result<Self, MemoryError> {
+        let part = memory.load(&image.code)?;
+        // SAFETY: images come from the compiler, which gave the code the signature of `Entry` (`lower::signature`), or
+        // from a store that gives back what it was given; the part is executable and lives as long as the unit.
+        let entry = unsafe { core::mem::transmute::<*const u8, Entry>(part.address()) };
+        Ok(Self {
+            entry,
+            size: image.code.len(),
+            bytecode: image.bytecode as usize,
+            level: image.level,
+            entries: image.entries,
+            symbols: image.symbols,
+            part,
+        })
+    }
+
     /// The code's address.
     pub fn entry(&self) -> Entry {
         self.entry
     }
 
+    /// The machine code where it is executed.
+    pub fn code(&self) -> &[u8] {
+        // SAFETY: the part is mapped readable, and nobody writes it as long as the unit has it.
+        unsafe { core::slice::from_raw_parts(self.part.address(), self.size) }
+    }
+
     /// Bytes of native code.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Bytes of memory that dropping the unit frees: native code, tables and itself.
+    pub fn footprint(&self) -> usize {
+        self.part.length()
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.symbols)
+            + size_of::<Self>()
     }
 
     /// Bytes of the code it was made from.
@@ -229,17 +149,58 @@ impl Unit {
         self.level
     }
 
+    /// See [`Image::entries`].
+    pub fn entries(&self) -> &[u16] {
+        &self.entries
+    }
+
+    /// See [`Image::symbols`].
+    pub fn symbols(&self) -> &[(u32, u32)] {
+        &self.symbols
+    }
+
     /// The index to enter at `pc`, where one may.
     pub fn entry_at(&self, pc: usize) -> Option<u32> {
         self.entries
             .get(pc)
-            .copied()
-            .filter(|index| *index > 0)
-            .map(|index| index - 1)
+            .map(|entry| entry & !NO_JUMP)
+            .filter(|entry| *entry > 0 && *entry != INTERPRETED)
+            .map(|entry| u32::from(entry) - 1)
     }
+}
 
-    /// See [`crate::abi::NativeFrame::jump_map`].
-    pub fn jump_map(&self) -> &[u32] {
-        &self.jump_map
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compiler::Compiler;
+    use zvm_runtimes::isa::{Isa, assemble};
+    use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+    #[test]
+    fn an_image_names_its_blocks_and_says_where_they_are_entered() {
+        let program = ":a JUMPDEST PUSH1 1 PUSH0 MLOAD SUB PUSH0 MSTORE CALLVALUE PUSH1 @a JUMPI CALLER POP STOP";
+        let code = assemble(Isa::Evm, program).unwrap();
+        for level in [Level::Quick, Level::Full] {
+            let image = Compiler::new()
+                .unwrap()
+                .compile(&code, SpecId::OSAKA, level)
+                .unwrap();
+            assert_eq!((image.level(), image.bytecode()), (level, code.len()));
+            assert!(image.clif() > 0);
+            let behind = code.len() - 3;
+            let mut entries = vec![0; code.len()];
+            entries[0] = 1;
+            assert_eq!(image.entries(), entries);
+            let symbols = image.symbols();
+            assert!(symbols.is_sorted_by(|a, b| a.0 < b.0));
+            assert_eq!(symbols[0].0, 0);
+            for pc in [0, behind as u32, SHARED] {
+                assert!(symbols.iter().any(|symbol| symbol.1 == pc), "{symbols:?}");
+            }
+            let unit = Unit::load(image, &CodeMemory::new(1)).unwrap();
+            assert_eq!(unit.entry_at(0), Some(0));
+            // Only control from within the region comes behind the JUMPI.
+            assert_eq!((unit.entry_at(behind), unit.entry_at(code.len())), (None, None));
+        }
     }
 }

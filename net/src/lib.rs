@@ -4,6 +4,7 @@
 //! way in would have to decide again.
 
 pub mod accounts;
+pub mod profiling;
 pub mod rpc;
 pub mod server;
 pub mod settings;

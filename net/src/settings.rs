@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::profiling::Profiling;
+
 /// What stores the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
@@ -134,6 +136,77 @@ impl TryFrom<StatedCors> for Cors {
     }
 }
 
+/// Whether hot code is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Jit {
+    /// What is hot.
+    On,
+    /// Nothing.
+    Off,
+    /// Everything, before its first instruction: for tests, as executing waits for compiling.
+    Eager,
+}
+
+/// Gas a code burns before it is compiled; none: by its size and what is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StatedThreshold", into = "StatedThreshold")]
+pub struct Threshold(pub Option<u64>);
+
+/// The text is neither a number nor `auto`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a number of gas nor auto")]
+pub struct ThresholdError(String);
+
+impl core::fmt::Display for Threshold {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(gas) => gas.fmt(f),
+            None => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = ThresholdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        text.parse()
+            .map(|gas| Self(Some(gas)))
+            .map_err(|_| ThresholdError(text.to_owned()))
+    }
+}
+
+/// What a file may say: a number, or a text as the flag takes it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StatedThreshold {
+    Gas(u64),
+    Text(String),
+}
+
+impl TryFrom<StatedThreshold> for Threshold {
+    type Error = ThresholdError;
+
+    fn try_from(stated: StatedThreshold) -> Result<Self, Self::Error> {
+        match stated {
+            StatedThreshold::Gas(gas) => Ok(Self(Some(gas))),
+            StatedThreshold::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Threshold> for StatedThreshold {
+    fn from(threshold: Threshold) -> Self {
+        threshold
+            .0
+            .map_or_else(|| Self::Text("auto".to_owned()), Self::Gas)
+    }
+}
+
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -210,6 +283,9 @@ settings! {
     /// What is logged to standard error: a level or a `tracing` filter [default: info].
     #[flag(value_name = "FILTER")]
     log_level / "ZVM_LOG_LEVEL": String = "info".to_owned();
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump) [default: off].
+    #[flag(value_name = "off|perfmap|jitdump")]
+    profile / "ZVM_PROFILE": Profiling = Profiling::Off;
     /// Chain id of the development chain [default: 31337]. A genesis file states its own.
     chain_id / "ZVM_CHAIN_ID": u64 = DEFAULT_CHAIN_ID;
     /// Genesis file in geth's format; without one, a development chain with funded accounts is run.
@@ -233,6 +309,23 @@ settings! {
     /// Seconds a transaction behind a nonce gap may wait while its sender sends nothing [default: 10800].
     #[flag(value_name = "SECONDS")]
     pool_held_seconds / "ZVM_POOL_HELD_SECONDS": u64 = 3 * 60 * 60;
+    /// Whether hot code is compiled to native code [default: on].
+    #[flag(value_name = "on|off|eager", value_enum)]
+    jit / "ZVM_JIT": Jit = Jit::On;
+    /// Gas that a code burns in the interpreter before it is compiled; auto goes by its size and what is measured
+    /// [default: auto].
+    #[flag(value_name = "GAS|auto")]
+    jit_threshold / "ZVM_JIT_THRESHOLD": Threshold = Threshold(None);
+    /// Threads of low priority that compile [default: 1].
+    jit_threads / "ZVM_JIT_THREADS": usize = 1;
+    /// Bytes of native code and its tables [default: 268435456].
+    #[flag(value_name = "BYTES")]
+    jit_memory / "ZVM_JIT_MEMORY": usize = zvm_jit::tier::DEFAULT_MEMORY;
+    /// Compilations that may wait; the least valuable is dropped [default: 1024].
+    jit_queue / "ZVM_JIT_QUEUE": usize = zvm_jit::tier::DEFAULT_QUEUE;
+    /// Bytes of compiled code kept in the folder of the store, below `native`; 0 keeps none [default: 1073741824].
+    #[flag(value_name = "BYTES")]
+    jit_cache_bytes / "ZVM_JIT_CACHE_BYTES": u64 = DEFAULT_JIT_CACHE_BYTES;
     /// Most gas eth_call and eth_estimateGas may use [default: 50000000].
     #[flag(value_name = "GAS")]
     rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;
@@ -258,6 +351,12 @@ const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: usize = 4_096;
+
+/// Bytes of compiled code on disk.
+pub const DEFAULT_JIT_CACHE_BYTES: u64 = 1 << 30;
+
+/// More compilations than anybody would wait for.
+const MAX_JIT_QUEUE: usize = 1_000_000;
 
 /// Far above what threads can do, and below what a semaphore counts.
 const MAX_CONCURRENT: usize = 1_000_000;
@@ -336,6 +435,8 @@ impl Settings {
         within("block-time", self.block_time, 0, MAX_SECONDS)?;
         within("pool-held-seconds", self.pool_held_seconds, 0, MAX_SECONDS)?;
         within("threads", self.threads, 0, MAX_THREADS)?;
+        within("jit-threads", self.jit_threads, 1, MAX_THREADS)?;
+        within("jit-queue", self.jit_queue, 1, MAX_JIT_QUEUE)?;
         let concurrent = self.rpc_max_concurrent;
         within("rpc-max-concurrent", concurrent, 0, MAX_CONCURRENT)?;
         let connections = self.rpc_max_connections;

@@ -17,7 +17,7 @@ use zvm_engine::fixtures::source::SourceError;
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
 use zvm_runtimes::trace::TraceOptions;
 
-use super::tier::Tier;
+use super::tier::{Runner, TierArgs};
 
 /// What both commands take.
 #[derive(Debug, Args)]
@@ -31,9 +31,8 @@ struct Common {
     /// Threads that execute tests [default: all]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// How code is executed.
-    #[arg(long, value_enum, default_value_t)]
-    tier: Tier,
+    #[command(flatten)]
+    tier: TierArgs,
 }
 
 /// Arguments of `zvm statetest`.
@@ -79,13 +78,11 @@ impl StateTestArgs {
             let report = statetest::run_traced(&self.common.paths, options, trace, &mut out)?;
             out.flush()?;
             drop(out);
-            return self.common.finish(&report);
+            return self.common.finish(&report, &runner);
         }
-        let status = self
-            .common
-            .run(|paths, workers| statetest::run(paths, options, workers));
-        runner.report();
-        status
+        self.common.run(&runner, |paths, workers| {
+            statetest::run(paths, options, workers)
+        })
     }
 }
 
@@ -97,19 +94,18 @@ impl BlockTestArgs {
     pub fn run(self) -> eyre::Result<ExitCode> {
         let tier = self.common.tier.runner()?;
         let frames = tier.frames();
-        let status = self.common.run(|paths, workers| {
+        self.common.run(&tier, |paths, workers| {
             runner::run(paths, &["json"], workers, &|entry, report| {
                 blocktest::run_file(entry, frames.as_ref(), report);
             })
-        });
-        tier.report();
-        status
+        })
     }
 }
 
 impl Common {
     fn run(
         &self,
+        tier: &Runner,
         run: impl FnOnce(&[PathBuf], Workers<'_>) -> Result<Report, SourceError>,
     ) -> eyre::Result<ExitCode> {
         let bar = if self.json {
@@ -136,18 +132,19 @@ impl Common {
         };
         let report = run(&self.paths, workers);
         bar.finish_and_clear();
-        self.finish(&report?)
+        self.finish(&report?, tier)
     }
 
-    fn finish(&self, report: &Report) -> eyre::Result<ExitCode> {
+    fn finish(&self, report: &Report, tier: &Runner) -> eyre::Result<ExitCode> {
         if report.files == 0 {
             eyre::bail!("no test files in {:?}", self.paths);
         }
         let mut out = stdout().lock();
         if self.json {
-            serde_json::to_writer(&mut out, report)?;
+            serde_json::to_writer(&mut out, &tier.with_statistics(report))?;
             writeln!(out)?;
         } else {
+            tier.report();
             writeln!(out, "{report}")?;
         }
         Ok(if report.all_passed() {

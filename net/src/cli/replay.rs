@@ -5,10 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::tier::Tier;
+use super::tier::TierArgs;
 use clap::Args;
+use eyre::WrapErr as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use zvm_engine::fixtures::replay::{self, ReplayReport};
+use zvm_net::profiling::Profiling;
 
 /// Arguments of `zvm replay`.
 #[derive(Debug, Args)]
@@ -22,9 +24,11 @@ pub struct ReplayArgs {
     /// How often each block is executed for the clock, alternating with plain revm; medians count.
     #[arg(long, default_value = "5")]
     repeat: NonZeroUsize,
-    /// How code is executed.
-    #[arg(long, value_enum, default_value_t)]
-    tier: Tier,
+    #[command(flatten)]
+    tier: TierArgs,
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
+    #[arg(long, value_name = "off|perfmap|jitdump", default_value = "off")]
+    profile: Profiling,
 }
 
 impl ReplayArgs {
@@ -34,6 +38,7 @@ impl ReplayArgs {
     /// A file that cannot be read or is no recorded block.
     pub fn run(self) -> eyre::Result<ExitCode> {
         let blocks = replay::load(&self.paths)?;
+        self.profile.start().wrap_err("profile")?;
         let tier = self.tier.runner()?;
         let frames = tier.frames();
         let bar = if self.json {
@@ -48,12 +53,12 @@ impl ReplayArgs {
             bar.inc(1);
         });
         bar.finish_and_clear();
-        tier.report();
         let mut out = stdout().lock();
         if self.json {
-            serde_json::to_writer(&mut out, &report)?;
+            serde_json::to_writer(&mut out, &tier.with_statistics(&report))?;
             writeln!(out)?;
         } else {
+            tier.report();
             write!(out, "{}", Table(&report))?;
         }
         let passed = report.failed.is_empty() && report.blocks > 0;

@@ -10,6 +10,7 @@ use alloy_primitives::{
 use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::simulate::revert_reason;
+use zvm_net::profiling::Profiling;
 use zvm_runtimes::detect::{self, Format};
 use zvm_runtimes::evm::{Fork, Machine, ReadError, StateReader, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
@@ -17,6 +18,8 @@ use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, TxEnv};
 use zvm_runtimes::revm::state::AccountInfo;
 use zvm_runtimes::trace::{TraceOptions, Tracer};
+
+use super::tier::{Runner, TierArgs};
 
 /// Where the contract is put.
 const CONTRACT: Address = address!("000000000000000000000000000000000000c0de");
@@ -51,6 +54,11 @@ pub struct RunArgs {
     /// Writes an EIP-3155 trace to standard error.
     #[arg(long)]
     trace: bool,
+    /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
+    #[arg(long, value_name = "off|perfmap|jitdump", default_value = "off")]
+    profile: Profiling,
+    #[command(flatten)]
+    tier: TierArgs,
 }
 
 fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
@@ -60,6 +68,7 @@ fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
 impl RunArgs {
     /// Does it. The status is a failure if the call did not succeed.
     pub fn run(self) -> eyre::Result<ExitCode> {
+        self.profile.start().wrap_err("profile")?;
         let file = std::fs::read(&self.file)
             .map_err(|error| eyre!("cannot read {}: {error}", self.file.display()))?;
         let bytes = code_of(&self.file, file)?;
@@ -76,8 +85,10 @@ impl RunArgs {
             code: Bytecode::new_legacy(located.code.to_vec().into()),
             caller: self.caller,
         };
-        let result = self.execute(&world)?;
-        print(&result, &mut std::io::stdout().lock()).wrap_err("standard output")?;
+        let runner = self.tier.runner()?;
+        let result = self.execute(&world, &runner)?;
+        print(&result, &runner, &mut std::io::stdout().lock()).wrap_err("standard output")?;
+        runner.report();
         Ok(if result.is_success() {
             ExitCode::SUCCESS
         } else {
@@ -85,7 +96,7 @@ impl RunArgs {
         })
     }
 
-    fn execute(&self, world: &World) -> eyre::Result<ExecutionResult> {
+    fn execute(&self, world: &World, runner: &Runner) -> eyre::Result<ExecutionResult> {
         let mut cfg = cfg_env(self.fork, 1, self.fork.default_blob_params());
         // The gas limit is the caller's choice here, not a rule of blocks (EIP-7825).
         cfg.tx_gas_limit_cap = Some(u64::MAX);
@@ -107,6 +118,9 @@ impl RunArgs {
             ..TxEnv::default()
         };
         let mut machine = Machine::new(cfg, block, world);
+        if let Some(frames) = runner.frames() {
+            machine.set_runner(frames);
+        }
         if !self.trace {
             return Ok(machine.execute(tx)?);
         }
@@ -153,7 +167,7 @@ fn code_of(path: &Path, file: Vec<u8>) -> eyre::Result<Vec<u8>> {
     hex::decode(digits).wrap_err_with(|| path.display().to_string())
 }
 
-fn print(result: &ExecutionResult, out: &mut impl Write) -> std::io::Result<()> {
+fn print(result: &ExecutionResult, runner: &Runner, out: &mut impl Write) -> std::io::Result<()> {
     let status = match result {
         ExecutionResult::Success { reason, .. } => format!("success ({reason:?})"),
         ExecutionResult::Revert { output, .. } => match revert_reason(output) {
@@ -180,7 +194,7 @@ fn print(result: &ExecutionResult, out: &mut impl Write) -> std::io::Result<()> 
             log.data.data
         )?;
     }
-    writeln!(out, "tier:   interpreter")
+    writeln!(out, "tier:   {}", runner.name())
 }
 
 /// A state with the contract and a caller who can pay anything.

@@ -20,8 +20,10 @@ use zvm_net::accounts::{self, Accounts};
 use zvm_net::rpc::{Rpc, RpcLimits};
 use zvm_net::server::Serving;
 use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Options, Settings};
-use zvm_runtimes::evm::Fork;
+use zvm_runtimes::evm::{Fork, FrameRunner};
 use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Store};
+
+use super::tier;
 
 /// The node. Each flag can also be an environment variable or an entry of the file, in this order.
 #[derive(Debug, Args)]
@@ -48,6 +50,7 @@ impl ServerArgs {
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .init();
+        settings.profile.start().wrap_err("profile")?;
         rayon::ThreadPoolBuilder::new()
             .num_threads(settings.threads)
             .build_global()?;
@@ -66,7 +69,9 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
     } else {
         Accounts::development()?
     };
-    let chain = Arc::new(open_chain(settings, &accounts)?);
+    let jit = tier::of_node(settings)?;
+    let runner = jit.clone().map(|jit| jit as Arc<dyn FrameRunner>);
+    let chain = Arc::new(open_chain(settings, &accounts)?.with_runner(runner));
     let node_settings = NodeSettings {
         block_time: (settings.block_time > 0).then(|| Duration::from_secs(settings.block_time)),
         gas_limit: (settings.block_gas_limit > 0).then_some(settings.block_gas_limit),
@@ -111,6 +116,11 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
     tracing::info!("ending");
     serving.stop().await;
     tokio::task::spawn_blocking(move || node.stop()).await?;
+    if let Some(jit) = jit {
+        for line in tier::summary(&jit.statistics()).lines() {
+            tracing::info!("{line}");
+        }
+    }
     Ok(())
 }
 

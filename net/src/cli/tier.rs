@@ -1,10 +1,14 @@
-//! How code is executed.
+//! How code is executed: the flags of the commands that execute, and what they say about it at the end.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::ValueEnum;
-use zvm_jit::tier::Eager;
-use zvm_jit::unit::{Compiler, Level};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::disk::DiskCache;
+use zvm_jit::tier::{self, Auto, Native, Settings, Statistics};
+use zvm_net::settings::{DEFAULT_JIT_CACHE_BYTES, DatabaseType, Jit, Threshold};
 use zvm_runtimes::evm::FrameRunner;
 
 /// How code is executed. Results do not depend on it.
@@ -15,46 +19,169 @@ pub enum Tier {
     Interpreter,
     /// Natively: every code is compiled before its first instruction.
     Jit,
+    /// By the interpreter until it is hot, then natively.
+    Auto,
+}
+
+/// What the commands that execute take.
+#[derive(Debug, Clone, Args)]
+pub struct TierArgs {
+    /// How code is executed.
+    #[arg(long, value_enum, default_value_t)]
+    tier: Tier,
+    /// Gas that a code burns in the interpreter before it is compiled; auto goes by its size and what is measured.
+    #[arg(long, value_name = "GAS|auto", default_value_t)]
+    jit_threshold: Threshold,
+    /// Threads that compile; with 0, hot code is compiled in place.
+    #[arg(long, default_value_t = 1)]
+    jit_threads: usize,
+    /// Bytes of native code and its tables.
+    #[arg(long, value_name = "BYTES", default_value_t = tier::DEFAULT_MEMORY)]
+    jit_memory: usize,
+    /// Compilations that may wait.
+    #[arg(long, default_value_t = tier::DEFAULT_QUEUE)]
+    jit_queue: usize,
+    /// Folder where compiled code is kept for the next time.
+    #[arg(long, value_name = "DIR")]
+    jit_cache: Option<PathBuf>,
 }
 
 /// A tier made ready.
-#[derive(Debug, Clone, Default)]
-pub struct Runner(Option<Arc<Eager>>);
+#[derive(Debug, Clone)]
+pub struct Runner {
+    tier: Tier,
+    auto: Option<Arc<Auto>>,
+}
 
-impl Tier {
+impl TierArgs {
     /// Makes the tier ready.
     ///
     /// # Errors
-    /// The compiler does not know this processor.
-    pub fn runner(self) -> eyre::Result<Runner> {
-        Ok(Runner(match self {
-            Self::Interpreter => None,
-            Self::Jit => Some(Arc::new(Eager::new(Compiler::new()?, Level::Quick))),
-        }))
+    /// The compiler does not know this processor, or there are no threads.
+    pub fn runner(&self) -> eyre::Result<Runner> {
+        let settings = Settings {
+            threshold: self.jit_threshold.0,
+            threads: self.jit_threads,
+            memory: self.jit_memory,
+            queue: self.jit_queue,
+            ..Settings::default()
+        };
+        let settings = match self.tier {
+            Tier::Interpreter => None,
+            Tier::Jit => Some(settings.eager(Level::Quick)),
+            Tier::Auto => Some(settings),
+        };
+        let auto = settings
+            .map(|settings| {
+                let store = self.jit_cache.as_deref().map(open_store).transpose()?;
+                let source = Native::new(Compiler::new()?, settings.memory, store);
+                eyre::Ok(Arc::new(Auto::new(source, settings)?))
+            })
+            .transpose()?;
+        Ok(Runner {
+            tier: self.tier,
+            auto,
+        })
     }
 }
 
 impl Runner {
     /// As the engine takes it.
     pub fn frames(&self) -> Option<Arc<dyn FrameRunner>> {
-        self.0.clone().map(|eager| eager as Arc<dyn FrameRunner>)
+        self.auto.clone().map(|auto| auto as Arc<dyn FrameRunner>)
+    }
+
+    /// The name of the tier.
+    pub fn name(&self) -> String {
+        self.tier
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What ran how, if there is more than one way.
+    pub fn statistics(&self) -> Option<Statistics> {
+        self.auto.as_ref().map(|auto| auto.statistics())
+    }
+
+    /// `report` with what ran how beside it, for `--json`.
+    pub fn with_statistics<'r, R: Serialize>(&self, report: &'r R) -> impl Serialize + use<'r, R> {
+        #[derive(Serialize)]
+        struct Reported<'r, R> {
+            #[serde(flatten)]
+            report: &'r R,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            jit: Option<Statistics>,
+        }
+        Reported {
+            report,
+            jit: self.statistics(),
+        }
     }
 
     /// Says on standard error what ran how.
     pub fn report(&self) {
-        if let Some(eager) = &self.0 {
-            let counts = eager.statistics();
-            eprintln!(
-                "compiled {} codes ({} bytes to {}), refused {}; native code entered {} times, left {} instructions to \
-                 the interpreter, which ran {} frames alone",
-                counts.compiled,
-                counts.bytecode_bytes,
-                counts.native_bytes,
-                counts.refused,
-                counts.entries,
-                counts.left,
-                counts.interpreted,
-            );
+        if let Some(counts) = self.statistics() {
+            eprintln!("{}", summary(&counts));
         }
     }
+}
+
+/// What the node executes frames with, besides the interpreter.
+///
+/// # Errors
+/// As [`TierArgs::runner`].
+pub fn of_node(settings: &zvm_net::settings::Settings) -> eyre::Result<Option<Arc<Auto>>> {
+    let tiers = Settings {
+        threshold: settings.jit_threshold.0,
+        threads: settings.jit_threads,
+        memory: settings.jit_memory,
+        queue: settings.jit_queue,
+        ..Settings::default()
+    };
+    let tiers = match settings.jit {
+        Jit::Off => return Ok(None),
+        Jit::On => tiers,
+        Jit::Eager => tiers.eager(Level::Quick),
+    };
+    let kept = settings.jit_cache_bytes > 0 && settings.database_type == DatabaseType::Lmdb;
+    let folder = settings.database_path.join("native");
+    // Without a store code is compiled again after a start, which is no reason not to start.
+    let store = kept
+        .then(|| DiskCache::open(&folder, settings.jit_cache_bytes))
+        .transpose()
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "compiled code is not kept");
+            None
+        });
+    let source = Native::new(Compiler::new()?, tiers.memory, store);
+    Ok(Some(Arc::new(Auto::new(source, tiers)?)))
+}
+
+/// What ran how, in a few lines.
+pub fn summary(counts: &Statistics) -> String {
+    format!(
+        "compiled {} codes quick in {} ms and {} full in {} ms, refused {}; {} units of {} bytes from {} in use, {} \
+         evicted\nnative code entered {} times, left {} instructions to the interpreter; {} runs of frames native, {} \
+         interpreted, {} of them picked up by native code; gas {} native, {} interpreted",
+        counts.compiled_quick,
+        counts.compile_quick_us / 1_000,
+        counts.compiled_full,
+        counts.compile_full_us / 1_000,
+        counts.refused,
+        counts.units,
+        counts.native_bytes,
+        counts.bytecode_bytes,
+        counts.evicted,
+        counts.entries,
+        counts.left,
+        counts.native,
+        counts.interpreted,
+        counts.picked_up,
+        counts.native_gas,
+        counts.interpreted_gas,
+    )
+}
+
+fn open_store(folder: &Path) -> eyre::Result<DiskCache> {
+    Ok(DiskCache::open(folder, DEFAULT_JIT_CACHE_BYTES)?)
 }

@@ -1,0 +1,245 @@
+//! From code to an image: runs the steps in order and refuses what would cost too much.
+
+use core::fmt;
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable as _};
+use cranelift_codegen::{Context, Final, MachSrcLoc};
+use cranelift_frontend::FunctionBuilderContext;
+use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+use crate::abi::{INTERPRETED, NO_ENTRY, NO_JUMP};
+use crate::unit::{Image, SHARED};
+use crate::{build, code, flow, ir, lower};
+
+/// How much is spent on a compilation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Little: no optimisation, registers in one pass.
+    Quick,
+    /// More: Cranelift's optimisation and backtracking register allocation.
+    Full,
+}
+
+/// Why a code is not compiled. Tried again it would fail again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing to compile.
+    #[error("the code is empty")]
+    Empty,
+    /// More statements than a compilation may have: time and memory are bounded by them.
+    #[error("{statements} statements are more than {limit}")]
+    TooLarge {
+        /// Of the code.
+        statements: usize,
+        /// Allowed.
+        limit: usize,
+    },
+    /// The native code found no memory.
+    #[error("{0}")]
+    Memory(String),
+    /// Cranelift refused; a fault of this compiler.
+    #[error("cranelift: {0}")]
+    Backend(String),
+}
+
+/// Statements a compilation may have.
+pub const MAX_STATEMENTS: usize = 60_000;
+
+/// What each step of a compilation made, as text.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    /// Basic blocks.
+    pub blocks: String,
+    /// Regions and loops.
+    pub flow: String,
+    /// Words.
+    pub words: String,
+    /// Cranelift's intermediate code.
+    pub clif: String,
+    /// Machine code.
+    pub native: String,
+    /// Bytes of machine code.
+    pub size: usize,
+}
+
+/// Compiles code for this machine.
+#[derive(Clone)]
+pub struct Compiler {
+    quick: OwnedTargetIsa,
+    full: OwnedTargetIsa,
+    stress: bool,
+}
+
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiler")
+            .field("target", &self.full.triple().to_string())
+            .finish()
+    }
+}
+
+impl Compiler {
+    /// A compiler for the processor it runs on.
+    ///
+    /// # Errors
+    /// Cranelift does not know the processor.
+    pub fn new() -> Result<Self, Refused> {
+        let isa = |options: &[(&str, &str)]| {
+            let mut flags = settings::builder();
+            let common = [
+                ("is_pic", "false"),
+                ("use_colocated_libcalls", "false"),
+                ("preserve_frame_pointers", "true"),
+                ("unwind_info", "false"),
+                (
+                    "enable_verifier",
+                    if cfg!(debug_assertions) {
+                        "true"
+                    } else {
+                        "false"
+                    },
+                ),
+            ];
+            for (name, value) in common.iter().chain(options) {
+                flags
+                    .set(name, value)
+                    .map_err(|error| Refused::Backend(format!("{name}: {error}")))?;
+            }
+            cranelift_native::builder()
+                .map_err(|error| Refused::Backend(error.to_owned()))?
+                .finish(settings::Flags::new(flags))
+                .map_err(|error| Refused::Backend(error.to_string()))
+        };
+        Ok(Self {
+            stress: false,
+            quick: isa(&[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?,
+            full: isa(&[
+                ("opt_level", "speed"),
+                ("regalloc_algorithm", "backtracking"),
+            ])?,
+        })
+    }
+
+    /// Compiles EVM code under the rules of a fork.
+    ///
+    /// # Errors
+    /// The code cannot be compiled, now or ever.
+    pub fn compile(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Image, Refused> {
+        if bytes.is_empty() {
+            return Err(Refused::Empty);
+        }
+        let stress = self.stress;
+        let blocks = code::blocks(bytes, spec);
+        let flow = flow::analyse(&blocks);
+        let words = build::translate(&blocks, &flow, bytes.len(), build::Options { level, stress });
+        let statements = words.regions.iter().map(ir::Region::size).sum();
+        if statements > MAX_STATEMENTS {
+            return Err(Refused::TooLarge {
+                statements,
+                limit: MAX_STATEMENTS,
+            });
+        }
+        let isa = match level {
+            Level::Quick => &self.quick,
+            Level::Full => &self.full,
+        };
+        let mut context = Context::new();
+        let mut builder = FunctionBuilderContext::new();
+        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
+        let clif = context.func.dfg.num_insts();
+        let compiled = context
+            .compile(&**isa, &mut ControlPlane::default())
+            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        // What an image holds runs wherever it lies.
+        if let Some(relocation) = compiled.buffer.relocs().first() {
+            return Err(Refused::Backend(format!("relocation {relocation:?}")));
+        }
+        Ok(Image {
+            code: compiled.code_buffer().to_vec(),
+            entries: entries(&blocks, &lower::entries(&words), bytes.len())?,
+            symbols: symbols(compiled.buffer.get_srclocs_sorted()),
+            level,
+            bytecode: bytes.len() as u32,
+            clif: clif as u32,
+        })
+    }
+
+    /// Every step of a compilation as text.
+    ///
+    /// # Errors
+    /// As [`Self::compile`], but for codes too large.
+    pub fn explain(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Steps, Refused> {
+        let stress = self.stress;
+        let blocks = code::blocks(bytes, spec);
+        let flow = flow::analyse(&blocks);
+        let options = build::Options { level, stress };
+        let words = build::translate(&blocks, &flow, bytes.len(), options);
+        let isa = match level {
+            Level::Quick => &self.quick,
+            Level::Full => &self.full,
+        };
+        let mut context = Context::new();
+        let mut builder = FunctionBuilderContext::new();
+        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
+        let clif = context.func.display().to_string();
+        context.set_disasm(true);
+        let compiled = context
+            .compile(&**isa, &mut ControlPlane::default())
+            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        Ok(Steps {
+            blocks: blocks.to_string(),
+            flow: flow.to_string(),
+            words: words.to_string(),
+            clif,
+            native: compiled.vcode.clone().unwrap_or_default(),
+            size: compiled.code_buffer().len(),
+        })
+    }
+
+    /// From now on every guard also fails by the frame's counter; for tests of what happens then.
+    pub fn set_stress(&mut self, stress: bool) {
+        self.stress = stress;
+    }
+}
+
+/// Where native code may be entered; see [`Image::entries`].
+fn entries(
+    blocks: &code::Blocks,
+    entered: &[usize],
+    code_len: usize,
+) -> Result<Box<[u16]>, Refused> {
+    let limit = usize::from(INTERPRETED - 1);
+    if entered.len() > limit {
+        return Err(Refused::TooLarge {
+            statements: entered.len(),
+            limit,
+        });
+    }
+    let mut entries = vec![NO_ENTRY; code_len].into_boxed_slice();
+    for pc in &blocks.jumpdests {
+        entries[*pc] = INTERPRETED;
+    }
+    for (index, block) in (1..).zip(entered) {
+        let pc = blocks.blocks[*block].pc;
+        let jumps = entries[pc] == INTERPRETED;
+        entries[pc] = if jumps { index } else { index | NO_JUMP };
+    }
+    Ok(entries)
+}
+
+/// Where the code of each block begins; see [`Image::symbols`]. What Cranelift put between without a place of its own
+/// (moves, jumps) belongs to what stands before it.
+fn symbols(places: &[MachSrcLoc<Final>]) -> Box<[(u32, u32)]> {
+    let mut symbols = vec![(0, SHARED)];
+    for place in places.iter().filter(|place| !place.loc.is_default()) {
+        let (start, pc) = (place.start, place.loc.bits());
+        match symbols.last_mut() {
+            Some((_, last)) if *last == pc => {}
+            Some((at, last)) if *at == start => *last = pc,
+            _ => symbols.push((start, pc)),
+        }
+    }
+    symbols.into_boxed_slice()
+}

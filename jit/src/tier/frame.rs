@@ -1,0 +1,192 @@
+//! One frame: in the interpreter by slices until there is native code for it, then natively.
+
+use std::time::Instant;
+
+use zvm_runtimes::evm::{Context, Instructions};
+use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
+use zvm_runtimes::revm::interpreter::{
+    FrameInput, InstructionResult, Interpreter, InterpreterAction,
+};
+
+use super::local::{Local, Slot};
+use super::policy::Ran;
+use super::record::Key;
+use super::shared::Shared;
+use super::statistics::Counters;
+use crate::run::{self, Counts};
+
+/// One frame in so many is timed.
+const SAMPLE: u32 = 32;
+
+/// Runs a frame by the interpreter alone.
+pub(super) fn interpret<'a>(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+) -> InterpreterAction {
+    interpreter.run_plain(
+        instructions.instruction_table(),
+        instructions.gas_table(),
+        context,
+    )
+}
+
+/// Executes at most `steps` instructions. An error is the end of the frame or a call.
+fn steps<'a>(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+    steps: u32,
+) -> Result<(), InstructionResult> {
+    let (table, gas) = (instructions.instruction_table(), instructions.gas_table());
+    for _ in 0..steps {
+        interpreter.step(table, gas, context)?;
+    }
+    Ok(())
+}
+
+/// Gas that the frame itself burnt: what a call takes along is burnt by another, and a failure takes all there is without
+/// executing anything for it.
+fn burnt(before: u64, after: u64, action: &InterpreterAction) -> u64 {
+    let gone = before.saturating_sub(after);
+    match action {
+        InterpreterAction::NewFrame(FrameInput::Call(call)) => gone.saturating_sub(call.gas_limit),
+        InterpreterAction::NewFrame(FrameInput::Create(create)) => {
+            gone.saturating_sub(create.gas_limit())
+        }
+        InterpreterAction::NewFrame(FrameInput::Empty) => gone,
+        InterpreterAction::Return(result) if result.result.is_ok_or_revert() => gone,
+        InterpreterAction::Return(_) => 0,
+    }
+}
+
+impl Shared {
+    /// Runs a frame of the code `key` until it ends or calls.
+    pub(super) fn run<'a>(
+        &self,
+        local: &mut Local,
+        key: Key,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) -> InterpreterAction {
+        let size = interpreter.bytecode.len();
+        local.tick = local.tick.wrapping_add(1);
+        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
+        let Some((slot, counters)) = local.slot(self, key, size) else {
+            return interpret(interpreter, context, instructions);
+        };
+        if slot.is_new()
+            && let Some(record) = &slot.record
+        {
+            let code = || interpreter.bytecode.original_bytes();
+            match self.settings.eager {
+                Some(level) => self.compile_cold(record, level, code()),
+                None => self.look(record, code),
+            }
+            slot.refresh(self, size);
+        }
+        let mut frame = Frame {
+            shared: self,
+            slot,
+            counters,
+            start,
+        };
+        if frame.slot.held.is_some() {
+            counters.native.add(1);
+            frame.natively(interpreter, context, instructions)
+        } else {
+            counters.interpreted.add(1);
+            frame.interpreted(interpreter, context, instructions)
+        }
+    }
+}
+
+/// A frame under way.
+struct Frame<'r> {
+    shared: &'r Shared,
+    slot: &'r mut Slot,
+    counters: &'r Counters,
+    /// When it began, if it is timed.
+    start: Option<Instant>,
+}
+
+impl Frame<'_> {
+    fn interpreted<'a>(
+        &mut self,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) -> InterpreterAction {
+        let mut before = interpreter.gas.remaining();
+        let mut sum = 0;
+        loop {
+            let slice = self.shared.settings.slice;
+            if let Err(end) = steps(interpreter, context, instructions, slice) {
+                let action = run::finish(interpreter, end);
+                let gas = burnt(before, interpreter.gas.remaining(), &action);
+                self.time(Ran::Interpreted, sum + gas);
+                self.count_interpreted(gas, interpreter);
+                return action;
+            }
+            let now = interpreter.gas.remaining();
+            let gas = before.saturating_sub(now);
+            before = now;
+            sum += gas;
+            self.count_interpreted(gas, interpreter);
+            self.slot.refresh(self.shared, interpreter.bytecode.len());
+            if self.slot.held.is_some() {
+                // Half interpreted, half native: says nothing of either.
+                self.start = None;
+                self.counters.picked_up.add(1);
+                return self.natively(interpreter, context, instructions);
+            }
+        }
+    }
+
+    fn natively<'a>(
+        &mut self,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) -> InterpreterAction {
+        let Some(held) = &self.slot.held else {
+            return interpret(interpreter, context, instructions);
+        };
+        let before = interpreter.gas.remaining();
+        let mut counts = Counts::default();
+        let action = run::run(held, interpreter, context, instructions, &mut counts);
+        let level = held.level();
+        self.counters.entries.add(counts.entries);
+        self.counters.left.add(counts.left);
+        let gas = burnt(before, interpreter.gas.remaining(), &action);
+        self.time(level.into(), gas);
+        self.counters.native_gas.add(gas);
+        let (gas, record) = self.slot.count(gas);
+        if let Some(record) = record {
+            let size = interpreter.bytecode.len();
+            let code = || interpreter.bytecode.original_bytes();
+            self.shared.ran(record, level, gas, size, code);
+        }
+        action
+    }
+
+    fn count_interpreted(&mut self, gas: u64, interpreter: &Interpreter<EthInterpreter>) {
+        self.counters.interpreted_gas.add(gas);
+        let (gas, record) = self.slot.count(gas);
+        if let Some(record) = record {
+            let size = interpreter.bytecode.len();
+            let code = || interpreter.bytecode.original_bytes();
+            self.shared.interpreted(record, gas, size, code);
+        }
+    }
+
+    /// Notes how long the frame took, if it is timed.
+    fn time(&mut self, ran: Ran, gas: u64) {
+        if let (Some(start), Some(record)) = (self.start.take(), &self.slot.record)
+            && gas > 0
+        {
+            record.times.add(ran, start.elapsed(), gas);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a thread remembers, so that a frame finds its code's native code without a lock, a shared counter or a reference
+//! count.
+//!
+//! A table with one slot for each value of some bits of the code hash. A slot remembers the record and the unit of one
+//! code until another takes its place; the generation of the cache says when the unit must be looked up again. Gas is
+//! summed up in the slot and added to the shared record in portions.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use zvm_runtimes::revm::context_interface::cfg::GasParams;
+use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+use super::cache::Held;
+use super::record::{Key, Record, Stage};
+use super::shared::Shared;
+use super::statistics::Counters;
+
+/// Slots of a thread. A block calls some hundred distinct codes.
+const SLOTS: usize = 512;
+/// Portions in which native gas is reported.
+const NATIVE_PORTION: u64 = 1 << 16;
+
+thread_local! {
+    /// The memory of the last tiers this thread ran frames for.
+    pub(super) static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
+}
+
+#[derive(Debug)]
+pub(super) struct Local {
+    owner: u64,
+    evictions: u64,
+    /// The fork and the place of the gas costs that were found to be the fork's own.
+    params: (SpecId, usize),
+    slots: Box<[Slot]>,
+    counters: Arc<Counters>,
+    /// Counts frames, for what is done every so often.
+    pub(super) tick: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    key: Key,
+    /// [`super::cache::Cache::generation`] when `held` was looked up.
+    generation: u64,
+    pub(super) record: Option<Arc<Record>>,
+    pub(super) held: Option<Arc<Held>>,
+    /// Gas not yet reported, interpreted or native as `held` says.
+    gas: u64,
+    /// From how much on it is to be reported.
+    portion: u64,
+    new: bool,
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        key: Key {
+            hash: alloy_primitives::B256::ZERO,
+            spec: SpecId::FRONTIER,
+        },
+        generation: 0,
+        record: None,
+        held: None,
+        gas: 0,
+        portion: u64::MAX,
+        new: true,
+    };
+
+    /// Adds what is not reported to the record, without asking what follows from it.
+    fn settle(&mut self) {
+        let gas = std::mem::take(&mut self.gas);
+        if let Some(record) = self.record.as_ref().filter(|_| gas > 0) {
+            let counter = match self.held {
+                Some(_) => &record.native,
+                None => &record.interpreted,
+            };
+            counter.fetch_add(gas, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this is the first frame since the slot was given to the code, or since the code lost its unit.
+    pub(super) fn is_new(&mut self) -> bool {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Counts gas. The record, and how much it is to be told of, once there is enough.
+    pub(super) fn count(&mut self, gas: u64) -> (u64, Option<&Arc<Record>>) {
+        self.gas = self.gas.saturating_add(gas);
+        if self.gas < self.portion {
+            return (0, None);
+        }
+        (std::mem::take(&mut self.gas), self.record.as_ref())
+    }
+
+    /// Looks the unit up again if any has changed. `size`: of the code.
+    pub(super) fn refresh(&mut self, shared: &Shared, size: usize) {
+        let generation = shared.cache.generation();
+        if generation != self.generation {
+            self.look_up(shared, generation, size);
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, shared: &Shared, generation: u64, size: usize) {
+        let Some(record) = &self.record else {
+            return;
+        };
+        let state = record.state.lock();
+        let held = state.unit.clone();
+        let stage = state.stage;
+        drop(state);
+        if held.is_some() != self.held.is_some() {
+            self.settle();
+        }
+        self.portion = match (stage, &held) {
+            (Stage::Refused, _) => u64::MAX,
+            (_, Some(_)) => shared
+                .settings
+                .threshold
+                .map_or(NATIVE_PORTION, |gas| gas.clamp(1, NATIVE_PORTION)),
+            (_, None) => {
+                let threshold =
+                    shared
+                        .rates
+                        .threshold(&shared.settings, crate::compiler::Level::Quick, size);
+                (threshold / 16).max(1)
+            }
+        };
+        self.new |= self.held.is_some() && held.is_none();
+        self.held = held;
+        self.generation = generation;
+    }
+}
+
+impl Local {
+    fn new(shared: &Shared) -> Box<Self> {
+        Box::new(Self {
+            owner: shared.id,
+            evictions: 0,
+            params: (SpecId::FRONTIER, 0),
+            slots: (0..SLOTS).map(|_| Slot::EMPTY).collect(),
+            counters: shared.threads.join(),
+            tick: 0,
+        })
+    }
+
+    /// What this thread remembers of `shared`.
+    pub(super) fn of<'l>(place: &'l mut Option<Box<Self>>, shared: &Shared) -> &'l mut Self {
+        match place {
+            Some(local) if local.owner == shared.id => {}
+            _ => *place = Some(Self::new(shared)),
+        }
+        // It was just put there.
+        place.get_or_insert_with(|| Self::new(shared))
+    }
+
+    /// Whether the gas costs are those of the fork on Ethereum's main network, for which native code is made.
+    pub(super) fn is_mainnet(&mut self, spec: SpecId, params: &GasParams) -> bool {
+        let place = std::ptr::from_ref(params.table()).addr();
+        self.params == (spec, place) || self.check_params(spec, params, place)
+    }
+
+    #[cold]
+    fn check_params(&mut self, spec: SpecId, params: &GasParams, place: usize) -> bool {
+        let mainnet = GasParams::new_spec(spec);
+        // The table of the main network stays where it is for ever: another place may hold another table next time.
+        if std::ptr::eq(mainnet.table(), params.table()) {
+            self.params = (spec, place);
+        }
+        mainnet == *params
+    }
+
+    /// The slot of a code, and the thread's counters. `None`: the code is not counted at all. `size`: of the code.
+    pub(super) fn slot(
+        &mut self,
+        shared: &Shared,
+        key: Key,
+        size: usize,
+    ) -> Option<(&mut Slot, &Counters)> {
+        let evictions = shared.cache.evictions();
+        if evictions != self.evictions {
+            self.let_go(evictions);
+        }
+        let at = usize::from(u16::from_le_bytes([key.hash[0], key.hash[1]])) % SLOTS;
+        let slot = &mut self.slots[at];
+        if slot.key != key || slot.record.is_none() {
+            slot.settle();
+            *slot = Slot {
+                key,
+                record: shared.profiles.find(&key),
+                ..Slot::EMPTY
+            };
+        }
+        slot.refresh(shared, size);
+        slot.record.is_some().then_some((slot, &*self.counters))
+    }
+
+    /// Lets go of all units, so that those evicted are freed; the others are found again.
+    #[cold]
+    fn let_go(&mut self, evictions: u64) {
+        for slot in &mut self.slots {
+            if slot.held.is_some() {
+                slot.settle();
+                slot.held = None;
+                slot.generation = 0;
+                slot.new = true;
+            }
+        }
+        self.evictions = evictions;
+    }
+}
