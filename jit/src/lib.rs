@@ -6,7 +6,6 @@ pub mod build;
 pub mod code;
 pub mod compiler;
 pub mod disk;
-mod division;
 pub mod explain;
 mod extents;
 pub mod flow;

@@ -3,7 +3,6 @@
 use alloy_primitives::U256;
 
 use crate::abi::{Compute, PURE, Pure};
-use crate::division::div_rem;
 
 /// Operands in order of popping; the result replaces the first.
 pub type Words = [U256; 3];
@@ -90,12 +89,19 @@ fn small(by: U256) -> Option<usize> {
     (by < U256::from(256)).then(|| by.to())
 }
 
+/// Both within 128 bits are divided by the processor and its library.
 fn divide(a: U256, b: U256) -> U256 {
-    div_rem(a, b).0
+    match (u128::try_from(a), u128::try_from(b)) {
+        (Ok(a), Ok(b)) => U256::from(a.checked_div(b).unwrap_or(0)),
+        _ => a.checked_div(b).unwrap_or_default(),
+    }
 }
 
 fn remainder(a: U256, b: U256) -> U256 {
-    div_rem(a, b).1
+    match (u128::try_from(a), u128::try_from(b)) {
+        (Ok(a), Ok(b)) => U256::from(a.checked_rem(b).unwrap_or(0)),
+        _ => a.checked_rem(b).unwrap_or_default(),
+    }
 }
 
 fn signed(a: U256, b: U256, quotient: bool) -> U256 {

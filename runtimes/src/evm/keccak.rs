@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn every_length_hashes_as_the_library_does() {
         let bytes: Vec<u8> = (0..300u32)
-            .map(|index| (index * index >> 3) as u8)
+            .map(|index| ((index * index) >> 3) as u8)
             .collect();
         for length in 0..=bytes.len() {
             let input = &bytes[..length];
