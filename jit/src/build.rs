@@ -331,7 +331,8 @@ impl<'a> Builder<'a> {
             let place = (block, slot);
             let narrow = !self.all_wide
                 && !self.wide.contains(&place)
-                && (bits <= 64 || self.counters.contains(&place));
+                && (bits <= 64
+                    || self.counters.contains(&place) && !self.begins_wide(slot, &arrivals));
             let known = arrivals
                 .first()
                 .and_then(|first| first.state.get(slot).value())
@@ -349,9 +350,7 @@ impl<'a> Builder<'a> {
                         entry.consts.push((slot, value));
                         Kept::Known(clean)
                     }
-                    None if narrow && bits <= 64 => {
-                        Kept::Param(self.pass(slot, 64, &arrivals))
-                    }
+                    None if narrow && bits <= 64 => Kept::Param(self.pass(slot, 64, &arrivals)),
                     None => Kept::Stack,
                 }
             } else if narrow {
@@ -440,6 +439,16 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Whether a slot is known to need more than one limb on some way: a counter that begins below zero, for one.
+    fn begins_wide(&self, slot: i32, arrivals: &[Arrival]) -> bool {
+        arrivals.iter().any(|arrival| {
+            let value = arrival.state.get(slot).value();
+            value
+                .and_then(|value| self.region.constant(value))
+                .is_some_and(|word| word.bit_len() > 64)
+        })
+    }
+
     /// Whether a word is another with a small constant added or subtracted.
     fn steps(&self, value: Value, from: Value) -> bool {
         let Def::Binary(binary @ (Binary::Add | Binary::Sub), x, y) = self.region.definition(value)
@@ -451,9 +460,8 @@ impl<'a> Builder<'a> {
                 .constant(value)
                 .is_some_and(|word| word.bit_len() <= 32)
         };
-        let same = |value: Value| {
-            value == from || self.region.definition(value) == Def::Narrow(from)
-        };
+        let same =
+            |value: Value| value == from || self.region.definition(value) == Def::Narrow(from);
         same(x) && small(y) || binary == Binary::Add && same(y) && small(x)
     }
 
@@ -481,9 +489,8 @@ impl<'a> Builder<'a> {
             return self.outward(Target::Leave(self.code_len), &state);
         }
         let looped = self.flow.loops[target].is_some();
-        let root = self.flow.place[target].is_some_and(|(region, _)| {
-            self.flow.regions[region].blocks.first() == Some(&target)
-        });
+        let root = self.flow.place[target]
+            .is_some_and(|(region, _)| self.flow.regions[region].blocks.first() == Some(&target));
         if self.flow.place[target] == Some((self.index, state.height)) && (!root || looped) {
             if self.headers.contains_key(&target) {
                 return self.back_edge(target, state);
@@ -502,9 +509,8 @@ impl<'a> Builder<'a> {
 
     /// A way to a block as anybody from outside its region takes it.
     fn outside(&self, target: usize, state: &State) -> Edge {
-        let root = self.flow.place[target].is_some_and(|(region, _)| {
-            self.flow.regions[region].blocks.first() == Some(&target)
-        });
+        let root = self.flow.place[target]
+            .is_some_and(|(region, _)| self.flow.regions[region].blocks.first() == Some(&target));
         if root || self.flow.loops[target].is_some() {
             return self.outward(Target::Root(target), state);
         }
@@ -591,7 +597,7 @@ impl<'a> Builder<'a> {
         self.state.height += 1;
     }
 
-    fn to_stack(&mut self, slot: i32) {
+    fn write_slot(&mut self, slot: i32) {
         if let Some(write) = self.state.write(slot, &self.region) {
             self.statements.push(Statement::Write(write));
             let (value, clean) = (write.value, true);
@@ -649,12 +655,18 @@ impl<'a> Builder<'a> {
             }
             Op::IsZero | Op::Not => {
                 let x = self.pop();
-                let unary = if op == Op::Not { Unary::Not } else { Unary::IsZero };
+                let unary = if op == Op::Not {
+                    Unary::Not
+                } else {
+                    Unary::IsZero
+                };
                 let value = self.fold().unary(unary, x);
                 self.push(value);
             }
             _ => match (fold::in_line(op), fold::by_rust(op)) {
-                (Some((binary, first_known)), _) if !first_known || self.known_at(top).is_some() => {
+                (Some((binary, first_known)), _)
+                    if !first_known || self.known_at(top).is_some() =>
+                {
                     let (x, y) = (self.pop(), self.pop());
                     let value = self.fold().binary(binary, x, y);
                     self.push(value);
@@ -716,7 +728,7 @@ impl<'a> Builder<'a> {
             }
         }
         for slot in slots.into_iter().take(count as usize) {
-            self.to_stack(slot);
+            self.write_slot(slot);
         }
         let slot = top + 1 - count;
         self.statements.push(Statement::Pure { pure, slot });
@@ -801,7 +813,7 @@ impl<'a> Builder<'a> {
             operands
         };
         for slot in first..height {
-            self.to_stack(slot);
+            self.write_slot(slot);
         }
         self.statements.push(Statement::Call {
             helper,
@@ -877,12 +889,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The edge of a jump, if its target is known; the state back if not.
-    fn resolve(
-        &mut self,
-        target: Option<usize>,
-        word: Value,
-        state: State,
-    ) -> Result<Edge, State> {
+    fn resolve(&mut self, target: Option<usize>, word: Value, state: State) -> Result<Edge, State> {
         if let Some(target) = target {
             return Ok(self.edge(target, state, false));
         }

@@ -90,9 +90,7 @@ pub struct Blocks {
 impl Blocks {
     /// The block that starts at `pc`.
     pub fn at(&self, pc: usize) -> Option<usize> {
-        self.blocks
-            .binary_search_by_key(&pc, |block| block.pc)
-            .ok()
+        self.blocks.binary_search_by_key(&pc, |block| block.pc).ok()
     }
 }
 
@@ -138,7 +136,9 @@ pub fn blocks(code: &[u8], spec: SpecId) -> Blocks {
     let instructions: Vec<_> = disassemble(Isa::Evm, code).collect();
     let mut named = vec![false; code.len()];
     for instruction in &instructions {
-        if instruction.info.is_some_and(|info| matches!(info.op, Op::Push(_)))
+        if instruction
+            .info
+            .is_some_and(|info| matches!(info.op, Op::Push(_)))
             && let Some(name) = usize::try_from(instruction.value())
                 .ok()
                 .and_then(|pc| named.get_mut(pc))
@@ -176,10 +176,14 @@ pub fn blocks(code: &[u8], spec: SpecId) -> Blocks {
         let Some((info, gas)) =
             known.and_then(|info| Some((info, info.static_gas(Isa::Evm, spec)?)))
         else {
-            let exists = instruction
-                .info
-                .is_some_and(|info| info.op != Op::Invalid && info.static_gas(Isa::Evm, spec).is_some());
-            block.end = if exists { End::Leave(pc) } else { End::Halt(pc) };
+            let exists = instruction.info.is_some_and(|info| {
+                info.op != Op::Invalid && info.static_gas(Isa::Evm, spec).is_some()
+            });
+            block.end = if exists {
+                End::Leave(pc)
+            } else {
+                End::Halt(pc)
+            };
             blocks.extend(open.take());
             continue;
         };
@@ -210,7 +214,9 @@ pub fn blocks(code: &[u8], spec: SpecId) -> Blocks {
     let mut blocks = Blocks {
         blocks,
         entered,
-        jumpdests: (0..code.len()).filter(|pc| jumpdests.contains(*pc)).collect(),
+        jumpdests: (0..code.len())
+            .filter(|pc| jumpdests.contains(*pc))
+            .collect(),
     };
     for index in 0..blocks.blocks.len() {
         walk(&mut blocks, index);
@@ -299,7 +305,10 @@ fn walk(blocks: &mut Blocks, index: usize) {
     let changed: Vec<i32> = (-(stack.below.len() as i32)..stack.height.max(0))
         .filter(|slot| *slot < stack.height && *stack.slot(*slot) != Source::Slot(*slot))
         .collect();
-    let left = changed.iter().map(|slot| *stack.slot(*slot)).collect::<Vec<_>>();
+    let left = changed
+        .iter()
+        .map(|slot| *stack.slot(*slot))
+        .collect::<Vec<_>>();
     read.sort_unstable();
     read.dedup();
     let names: Vec<usize> = left

@@ -116,7 +116,12 @@ impl Compiler {
         let stress = self.stress;
         let blocks = code::blocks(bytes, spec);
         let flow = flow::analyse(&blocks);
-        let words = build::translate(&blocks, &flow, bytes.len(), build::Options { level, stress });
+        let words = build::translate(
+            &blocks,
+            &flow,
+            bytes.len(),
+            build::Options { level, stress },
+        );
         let statements = words.regions.iter().map(ir::Region::size).sum();
         if statements > MAX_STATEMENTS {
             return Err(Refused::TooLarge {
@@ -127,7 +132,14 @@ impl Compiler {
         let isa = self.isa(level);
         let mut context = Context::new();
         let mut builder = FunctionBuilderContext::new();
-        lower::lower(&**isa, &mut context.func, &mut builder, &words, bytes.len(), stress);
+        lower::lower(
+            &**isa,
+            &mut context.func,
+            &mut builder,
+            &words,
+            bytes.len(),
+            stress,
+        );
         let clif = context.func.dfg.num_insts();
         let compiled = context
             .compile(&**isa, &mut ControlPlane::default())

@@ -80,7 +80,12 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`Compiler::compile`].
-    pub fn explain(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Explanation, Refused> {
+    pub fn explain(
+        &self,
+        bytes: &[u8],
+        spec: SpecId,
+        level: Level,
+    ) -> Result<Explanation, Refused> {
         let image = self.compile(bytes, spec, level)?;
         let blocks = code::blocks(bytes, spec);
         let flow = flow::analyse(&blocks);

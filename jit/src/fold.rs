@@ -208,16 +208,22 @@ impl Folder<'_> {
 
     /// An operation that Rust would do, in line, where the words allow it. `inline_mul` is how many products of limbs
     /// a multiplication in line may need.
-    pub fn cheaper(&mut self, pure: Pure, operands: [Option<Value>; 2], bits: [usize; 2], inline_mul: usize) -> Option<Value> {
+    pub fn cheaper(
+        &mut self,
+        pure: Pure,
+        operands: [Option<Value>; 2],
+        bits: [usize; 2],
+        inline_mul: usize,
+    ) -> Option<Value> {
         let [x, y] = operands;
-        let known = |folder: &Self, value: Option<Value>| value.and_then(|value| folder.known(value));
+        let known =
+            |folder: &Self, value: Option<Value>| value.and_then(|value| folder.known(value));
         let (a, b) = (known(self, x), known(self, y));
         match pure {
             Pure::Mul => {
                 let limbs = |bits: usize| bits.div_ceil(64).max(1);
-                let trivial = |word: Option<U256>| {
-                    word.is_some_and(|word| word.is_zero() || is_power(word))
-                };
+                let trivial =
+                    |word: Option<U256>| word.is_some_and(|word| word.is_zero() || is_power(word));
                 let cost = limbs(bits[0]) * limbs(bits[1]);
                 (trivial(a) || trivial(b) || cost <= inline_mul)
                     .then(|| Some(self.binary(Binary::Mul, x?, y?)))?
@@ -225,7 +231,11 @@ impl Folder<'_> {
             Pure::Div | Pure::Mod => {
                 let remainder = pure == Pure::Mod;
                 if let (Some(a), Some(b)) = (a, b) {
-                    let binary = if remainder { Binary::Mod64 } else { Binary::Div64 };
+                    let binary = if remainder {
+                        Binary::Mod64
+                    } else {
+                        Binary::Div64
+                    };
                     return Some(self.constant(evaluate(binary, a, b)));
                 }
                 if b == Some(U256::ZERO) {
@@ -240,7 +250,11 @@ impl Folder<'_> {
                         self.binary(Binary::Shr, by, x?)
                     });
                 }
-                let narrow = if remainder { Binary::Mod64 } else { Binary::Div64 };
+                let narrow = if remainder {
+                    Binary::Mod64
+                } else {
+                    Binary::Div64
+                };
                 (bits[0] <= 64 && bits[1] <= 64).then(|| Some(self.binary(narrow, x?, y?)))?
             }
             _ => None,

@@ -354,7 +354,11 @@ impl Region {
             let open = if index == 0 { " [" } else { ", " };
             write!(f, "{open}{}={}", write.slot, self.show(write.value))?;
         }
-        if writes.is_empty() { Ok(()) } else { write!(f, "]") }
+        if writes.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "]")
+        }
     }
 
     fn show_statement(&self, f: &mut fmt::Formatter<'_>, statement: &Statement) -> fmt::Result {
@@ -383,7 +387,9 @@ impl Region {
             Statement::MStore8(offset, word) => {
                 write!(f, "mstore8 {} {}", self.show(*offset), self.show(*word))
             }
-            Statement::Pure { pure, slot } => write!(f, "slot {slot} = {} on the stack", name(pure)),
+            Statement::Pure { pure, slot } => {
+                write!(f, "slot {slot} = {} on the stack", name(pure))
+            }
             Statement::Env { env, slot } => write!(f, "slot {slot} = {}", name(env)),
             Statement::CallData { offset, slot } => {
                 write!(f, "slot {slot} = calldata {}", self.show(*offset))
@@ -446,7 +452,11 @@ fn name(variant: &impl fmt::Debug) -> String {
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let root = self.blocks.first().map_or(0, |(index, _)| *index);
-        writeln!(f, "region b{root} needs {} grows {}", self.needs, self.grows)?;
+        writeln!(
+            f,
+            "region b{root} needs {} grows {}",
+            self.needs, self.grows
+        )?;
         for (index, block) in &self.blocks {
             write!(f, "b{index} pc {} height {}", block.pc, block.height)?;
             for (position, param) in block.params.iter().enumerate() {

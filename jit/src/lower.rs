@@ -210,7 +210,10 @@ impl<'a> Lowering<'a> {
     fn exits(&mut self) {
         self.builder.switch_to_block(self.shared.leave);
         let params = self.builder.block_params(self.shared.leave).to_vec();
-        for (value, offset) in params.into_iter().zip([offset::PC, offset::SP, offset::GAS]) {
+        for (value, offset) in params
+            .into_iter()
+            .zip([offset::PC, offset::SP, offset::GAS])
+        {
             self.set_field(value, offset);
         }
         let leave = self.number(LEAVE as u64);
@@ -318,8 +321,7 @@ impl<'a> Lowering<'a> {
             self.blocks.insert(*index, made);
         }
         for (position, (index, block)) in region.blocks.iter().enumerate() {
-            self.builder
-                .set_srcloc(SourceLoc::new(block.pc as u32));
+            self.builder.set_srcloc(SourceLoc::new(block.pc as u32));
             let made = self.blocks[index];
             if let Some(entry) = &block.entry {
                 self.loop_entry(*index, block, entry);
@@ -490,11 +492,10 @@ impl<'a> Lowering<'a> {
         match statement {
             Statement::Let(value) => self.define(*value),
             Statement::Gas(gas) => {
-                let short = self.builder.ins().icmp_imm_u(
-                    IntCC::UnsignedLessThan,
-                    self.gas,
-                    *gas as i64,
-                );
+                let short =
+                    self.builder
+                        .ins()
+                        .icmp_imm_u(IntCC::UnsignedLessThan, self.gas, *gas as i64);
                 let enough = self.builder.create_block();
                 self.builder
                     .ins()
@@ -793,10 +794,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn word(&mut self, value: ir::Value) -> Word {
-        match (
-            self.words[value.0 as usize],
-            self.region.definition(value),
-        ) {
+        match (self.words[value.0 as usize], self.region.definition(value)) {
             (Some(Computed::Word(word)), _) => word,
             (Some(Computed::Flag(flag)), _) => self.words().flag(flag),
             (None, Def::Const(word)) => Word::known(word),

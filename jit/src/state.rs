@@ -84,7 +84,11 @@ impl State {
         }
         while slot < self.low {
             // Grows by doubling: a walk down a deep stack stays linear.
-            let more = self.entries.len().clamp(4, 64).max((self.low - slot) as usize);
+            let more = self
+                .entries
+                .len()
+                .clamp(4, 64)
+                .max((self.low - slot) as usize);
             let mut entries = vec![Slot::Stack(256); more];
             entries.append(&mut self.entries);
             self.entries = entries;

@@ -124,7 +124,10 @@ impl Words<'_, '_> {
     pub fn load_bytes(&mut self, address: Value, at: i32) -> Word {
         let flags = unaligned();
         Word([24, 16, 8, 0].map(|offset| {
-            let limb = self.builder.ins().load(types::I64, flags, address, at + offset);
+            let limb = self
+                .builder
+                .ins()
+                .load(types::I64, flags, address, at + offset);
             Limb::Value(self.builder.ins().bswap(limb))
         }))
     }
@@ -220,22 +223,23 @@ impl Words<'_, '_> {
                 continue;
             }
             let mut carry = ZERO;
-            for at in i..wanted {
-                let Some(y) = b.0[..b.limbs()].get(at - i).copied() else {
+            let mut factors = b.0.into_iter().take(b.limbs());
+            for (at, place) in result.iter_mut().enumerate().take(wanted).skip(i) {
+                let Some(y) = factors.next() else {
                     // Behind the last limb of b no row before has written.
-                    result[at] = carry;
+                    *place = carry;
                     break;
                 };
                 if at + 1 == wanted {
                     // The top limb: what is carried out of it is not wanted.
                     let product = self.mul_limb(x, y);
-                    let sum = self.add_limb(product, result[at]);
-                    result[at] = self.add_limb(sum, carry);
+                    let sum = self.add_limb(product, *place);
+                    *place = self.add_limb(sum, carry);
                     break;
                 }
-                let parts = [result[at], carry];
+                let parts = [*place, carry];
                 if y == ZERO && parts.contains(&ZERO) {
-                    result[at] = self.add_limb(parts[0], parts[1]);
+                    *place = self.add_limb(parts[0], parts[1]);
                     carry = ZERO;
                     continue;
                 }
@@ -247,7 +251,7 @@ impl Words<'_, '_> {
                         sum = self.builder.ins().iadd(sum, part);
                     }
                 }
-                [result[at], carry] = self.split(sum);
+                [*place, carry] = self.split(sum);
             }
         }
         Word(result)
@@ -276,7 +280,12 @@ impl Words<'_, '_> {
         }
     }
 
-    fn each(&mut self, a: Word, b: Word, mut operation: impl FnMut(&mut Self, Limb, Limb) -> Limb) -> Word {
+    fn each(
+        &mut self,
+        a: Word,
+        b: Word,
+        mut operation: impl FnMut(&mut Self, Limb, Limb) -> Limb,
+    ) -> Word {
         let mut limbs = [ZERO; 4];
         for (to, (x, y)) in limbs.iter_mut().zip(a.0.into_iter().zip(b.0)) {
             *to = operation(self, x, y);
@@ -448,7 +457,12 @@ impl Words<'_, '_> {
     pub fn shift_left(&mut self, a: Word, by: usize, bits: usize) -> Word {
         let (limbs, rest) = (by / 64, by % 64);
         let mut result = [ZERO; 4];
-        for (index, limb) in result.iter_mut().enumerate().take(limbs_for(bits)).skip(limbs) {
+        for (index, limb) in result
+            .iter_mut()
+            .enumerate()
+            .take(limbs_for(bits))
+            .skip(limbs)
+        {
             let from = index - limbs;
             let lower = from.checked_sub(1).map_or(ZERO, |from| a.0[from]);
             *limb = match rest {

@@ -31,8 +31,8 @@ use std::thread::{self, JoinHandle};
 
 use alloy_primitives::B256;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
-use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::Interpreter;
+use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 
 pub use record::Key;
 pub use settings::{DEFAULT_MEMORY, DEFAULT_QUEUE, Settings};

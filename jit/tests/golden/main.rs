@@ -34,7 +34,10 @@ fn expected_and_found(compiler: &Compiler, text: &str) -> (String, String) {
         let explained = compiler
             .explain(&code, Fork::Osaka.spec_id(), level)
             .expect("the program is compiled");
-        found.push_str(&format!("---- {heading}\n{}\n", explained.step(step).trim_end()));
+        found.push_str(&format!(
+            "---- {heading}\n{}\n",
+            explained.step(step).trim_end()
+        ));
     }
     (format!("{}\n", text.trim_end()), found)
 }
@@ -47,7 +50,10 @@ fn every_step_makes_of_small_programs_what_is_written_down() {
     let mut files: Vec<_> = fs::read_dir(&folder)
         .expect("the folder of this test")
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "golden"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "golden")
+        })
         .collect();
     files.sort();
     assert!(files.len() >= 10, "{} files", files.len());

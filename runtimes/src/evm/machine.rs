@@ -9,8 +9,8 @@ use revm::context_interface::JournalTr;
 use revm::handler::instructions::EthInstructions;
 use revm::handler::{EthPrecompiles, Handler, MainnetHandler};
 use revm::inspector::{Inspector, InspectorHandler};
-use revm::interpreter::interpreter::EthInterpreter;
 use revm::interpreter::Interpreter;
+use revm::interpreter::interpreter::EthInterpreter;
 
 use super::fork::{BlobParams, Fork};
 use super::frames::{EvmError, FrameLoop, Frames, MachineEvm};
