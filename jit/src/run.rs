@@ -277,9 +277,10 @@ unsafe extern "C" fn sload(frame: *mut NativeFrame, sp: *mut U256, gas: u64, pc:
         // SAFETY: as the caller promises.
         let (_, interpreter, context, _) = unsafe { open(frame) };
         // SAFETY: the operand lies below `sp`.
-        let slot = unsafe { &mut *sp.sub(1) };
-        if let Some(value) = sload_warm(context, &interpreter.input.target_address, slot) {
-            *slot = value;
+        let slot = unsafe { pure::read_word(sp.sub(1)) };
+        if let Some(value) = sload_warm(context, &interpreter.input.target_address, &slot) {
+            // SAFETY: the result takes the operand's place.
+            unsafe { sp.sub(1).write(value) };
             return gas as i64;
         }
     }
@@ -296,9 +297,9 @@ unsafe extern "C" fn keccak256(frame: *mut NativeFrame, sp: *mut U256, gas: u64,
         // SAFETY: as the caller promises.
         let (frame, _, context, _) = unsafe { open(frame) };
         // SAFETY: the operands lie below `sp`.
-        let (offset, length) = unsafe { (*sp.sub(1), &mut *sp.sub(2)) };
+        let (offset, length) = unsafe { (pure::read_word(sp.sub(1)), pure::read_word(sp.sub(2))) };
         // Memory is there, and gas is enough: what else may be is for the interpreter.
-        if let (Ok(from), Ok(count)) = (usize::try_from(offset), usize::try_from(*length))
+        if let (Ok(from), Ok(count)) = (usize::try_from(offset), usize::try_from(length))
             && let Some(end) = from.checked_add(count)
             && end as u64 <= frame.memory_len
             && count > 0
@@ -307,7 +308,9 @@ unsafe extern "C" fn keccak256(frame: *mut NativeFrame, sp: *mut U256, gas: u64,
             if cost <= gas {
                 // SAFETY: the range lies within the frame's memory, which nobody changes during the call.
                 let input = unsafe { core::slice::from_raw_parts(frame.memory.add(from), count) };
-                *length = evm::keccak256(input).into();
+                let hash = evm::keccak256(input).into();
+                // SAFETY: the result takes the lower operand's place.
+                unsafe { sp.sub(2).write(hash) };
                 return (gas - cost) as i64;
             }
         }
