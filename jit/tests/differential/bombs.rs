@@ -22,7 +22,7 @@ fn most_clif(level: Level) -> usize {
 }
 
 #[test]
-#[ignore = "the compiler does not yet bound its work; the one that does is on its way"]
+#[ignore = "the compiler does not yet bound its work"]
 fn a_bomb_is_compiled_within_the_bounds_or_refused() {
     let compiler = Compiler::new().expect("a known processor");
     let (mut compiled, mut refused) = (0, 0);
@@ -44,7 +44,6 @@ fn a_bomb_is_compiled_within_the_bounds_or_refused() {
 }
 
 #[test]
-#[ignore = "the compiler does not yet bound its work; the one that does is on its way"]
 fn a_bomb_does_the_same_natively() {
     let compiler = Compiler::new().expect("a known processor");
     let tiers = [Tier::Native(Level::Quick), Tier::Native(Level::Full)];
