@@ -27,6 +27,8 @@ use crate::state::{Slot, State};
 
 /// Wide words that a block takes in registers: more would be spilled.
 const WIDE: usize = 4;
+/// Words that the stack has room for.
+const STACK: i32 = 1024;
 /// Translations of a region until every parameter of a loop is taken to be wide.
 const ROUNDS: usize = 6;
 
@@ -160,6 +162,9 @@ impl<'a> Builder<'a> {
     }
 
     fn translate(&mut self) {
+        if self.region.grows > STACK || self.region.needs > STACK {
+            return self.never_entered();
+        }
         let blocks = &self.flow.regions[self.index].blocks;
         for (position, block) in blocks.iter().enumerate() {
             self.in_loop = self.flow.depth[*block] > 0;
@@ -205,6 +210,23 @@ impl<'a> Builder<'a> {
             built.statements = core::mem::take(&mut self.statements);
             built.terminator = terminator;
         }
+    }
+
+    /// No stack has the words or the room that the region needs: its root leaves at once.
+    fn never_entered(&mut self) {
+        let root = self.flow.regions[self.index].blocks[0];
+        let pc = self.code.blocks[root].pc;
+        let state = State::at(0);
+        let block = Block {
+            pc,
+            height: 0,
+            params: Vec::new(),
+            entry: None,
+            arrivals: 0,
+            statements: Vec::new(),
+            terminator: Terminator::Goto(self.outward(Target::Leave(pc), &state)),
+        };
+        self.region.blocks.push((root, block));
     }
 
     // Where ways meet.
@@ -509,9 +531,12 @@ impl<'a> Builder<'a> {
 
     /// A way to a block as anybody from outside its region takes it.
     fn outside(&self, target: usize, state: &State) -> Edge {
-        let root = self.flow.place[target]
-            .is_some_and(|(region, _)| self.flow.regions[region].blocks.first() == Some(&target));
-        if root || self.flow.loops[target].is_some() {
+        let (root, never) = self.flow.place[target].map_or((false, true), |(region, _)| {
+            let region = &self.flow.regions[region];
+            let root = region.blocks.first() == Some(&target);
+            (root, region.grows > STACK || region.needs > STACK)
+        });
+        if root || self.flow.loops[target].is_some() && !never {
             return self.outward(Target::Root(target), state);
         }
         self.outward(Target::Leave(self.code.blocks[target].pc), state)

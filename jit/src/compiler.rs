@@ -11,7 +11,7 @@ use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use crate::abi::{INTERPRETED, NO_ENTRY, NO_JUMP};
 use crate::unit::{Image, SHARED};
-use crate::{build, code, flow, ir, lower};
+use crate::{build, code, flow, lower};
 
 /// How much is spent on a compilation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,12 +28,14 @@ pub enum Refused {
     /// Nothing to compile.
     #[error("the code is empty")]
     Empty,
-    /// More statements than a compilation may have: time and memory are bounded by them.
-    #[error("{statements} statements are more than {limit}")]
+    /// More than a compilation may have: time and memory are bounded by it.
+    #[error("{count} {what} are more than {limit}")]
     TooLarge {
-        /// Of the code.
-        statements: usize,
-        /// Allowed.
+        /// What is too many: instructions, blocks, bytes or entries.
+        what: &'static str,
+        /// How many there are, or were estimated.
+        count: usize,
+        /// How many there may be.
         limit: usize,
     },
     /// The native code found no memory.
@@ -44,8 +46,38 @@ pub enum Refused {
     Backend(String),
 }
 
-/// Statements a compilation may have.
-pub const MAX_STATEMENTS: usize = 60_000;
+/// What a compilation may cost. Time and memory are bounded by the counts that they were seen to grow with (a code of
+/// 24 KB made to be dear takes up to a quarter of a second at these bounds): Cranelift cannot be interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Instructions of Cranelift's intermediate code.
+    pub clif: usize,
+    /// Its blocks.
+    pub blocks: usize,
+    /// Bytes of native code for each byte of bytecode, above [`Limits::FREE`].
+    pub growth: usize,
+}
+
+impl Limits {
+    /// Bytes of native code that any code may have.
+    pub const FREE: usize = 1 << 14;
+
+    /// Those of a level.
+    pub const fn of(level: Level) -> Self {
+        match level {
+            Level::Quick => Self {
+                clif: 180_000,
+                blocks: 13_000,
+                growth: 60,
+            },
+            Level::Full => Self {
+                clif: 128_000,
+                blocks: 8_000,
+                growth: 32,
+            },
+        }
+    }
+}
 
 /// Compiles code for this machine.
 #[derive(Clone)]
@@ -122,13 +154,11 @@ impl Compiler {
             bytes.len(),
             build::Options { level, stress },
         );
-        let statements = words.regions.iter().map(ir::Region::size).sum();
-        if statements > MAX_STATEMENTS {
-            return Err(Refused::TooLarge {
-                statements,
-                limit: MAX_STATEMENTS,
-            });
-        }
+        // By estimate before the work, by count after the cheap part of it.
+        let limits = Limits::of(level);
+        let (clif, made) = words.cost();
+        within("instructions", clif, limits.clif)?;
+        within("blocks", made, limits.blocks)?;
         let isa = self.isa(level);
         let mut context = Context::new();
         let mut builder = FunctionBuilderContext::new();
@@ -141,6 +171,8 @@ impl Compiler {
             stress,
         );
         let clif = context.func.dfg.num_insts();
+        within("instructions", clif, limits.clif)?;
+        within("blocks", context.func.dfg.num_blocks(), limits.blocks)?;
         let compiled = context
             .compile(&**isa, &mut ControlPlane::default())
             .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
@@ -148,6 +180,8 @@ impl Compiler {
         if let Some(relocation) = compiled.buffer.relocs().first() {
             return Err(Refused::Backend(format!("relocation {relocation:?}")));
         }
+        let growth = Limits::FREE + limits.growth * bytes.len();
+        within("bytes", compiled.code_buffer().len(), growth)?;
         Ok(Image {
             code: compiled.code_buffer().to_vec(),
             entries: entries(&blocks, &lower::entries(&words), bytes.len())?,
@@ -172,6 +206,13 @@ impl Compiler {
     }
 }
 
+fn within(what: &'static str, count: usize, limit: usize) -> Result<(), Refused> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(Refused::TooLarge { what, count, limit })
+}
+
 /// Where native code may be entered; see [`Image::entries`].
 fn entries(
     blocks: &code::Blocks,
@@ -179,12 +220,7 @@ fn entries(
     code_len: usize,
 ) -> Result<Box<[u16]>, Refused> {
     let limit = usize::from(INTERPRETED - 1);
-    if entered.len() > limit {
-        return Err(Refused::TooLarge {
-            statements: entered.len(),
-            limit,
-        });
-    }
+    within("entries", entered.len(), limit)?;
     let mut entries = vec![NO_ENTRY; code_len].into_boxed_slice();
     for pc in &blocks.jumpdests {
         entries[*pc] = INTERPRETED;

@@ -61,6 +61,9 @@ impl fmt::Display for Flow {
 /// Slots farther than this from a region's root start another region: what is remembered of a block stays small.
 const FAR: i32 = 64;
 
+/// Blocks of one region at most: register allocation takes longer than in proportion where words live through many.
+const MANY: usize = 96;
+
 /// Blocks that are visited to find loops, as a multiple of the blocks there are. Beyond it a region's loops are not
 /// looked for, and its headers become roots.
 const LOOP_BUDGET: usize = 16;
@@ -119,6 +122,7 @@ fn assign(code: &Blocks, roots: &[bool]) -> (Place, BTreeSet<usize>) {
     let mut place: Place = vec![None; code.blocks.len()];
     let mut conflicts = BTreeSet::new();
     let mut work = Vec::new();
+    let mut sizes = vec![1usize; code.blocks.len()];
     // The frame starts with an empty stack: a block that needs more there is not for native code.
     let starts_empty = code.jumpdests.first() != Some(&0);
     let reached: Vec<usize> = (0..roots.len()).filter(|block| roots[*block]).collect();
@@ -137,10 +141,14 @@ fn assign(code: &Blocks, roots: &[bool]) -> (Place, BTreeSet<usize>) {
             }
             match place[next] {
                 None if root == 0 && starts_empty && code.blocks[next].needs > behind => {}
+                None if sizes[root] >= MANY => {
+                    conflicts.insert(next);
+                }
                 None if behind.abs() > FAR => {
                     conflicts.insert(next);
                 }
                 None => {
+                    sizes[root] += 1;
                     place[next] = Some((root, behind));
                     work.push(next);
                 }

@@ -277,12 +277,74 @@ impl Region {
         Value((self.definitions.len() - 1) as u32)
     }
 
-    /// Statements and edges, by which the cost of lowering is estimated.
-    pub fn size(&self) -> usize {
-        self.blocks
-            .iter()
-            .map(|(_, block)| block.statements.len() + 2)
-            .sum()
+    /// About how many instructions and blocks of Cranelift's intermediate code lowering makes.
+    fn cost(&self) -> (usize, usize) {
+        let (mut instructions, mut blocks) = (4, 2);
+        for (_, block) in &self.blocks {
+            blocks += 1;
+            instructions += 2;
+            if let Some(entry) = &block.entry {
+                instructions += 8 + 6 * (entry.params.len() + entry.consts.len());
+            }
+            for statement in &block.statements {
+                let (more, split) = self.cost_of(statement);
+                instructions += more;
+                blocks += split;
+            }
+            let edge = |edge: &Edge| {
+                let stacked = edge.writes.len() + edge.escape.len();
+                (3 + 6 * stacked + edge.args.len(), usize::from(stacked > 0))
+            };
+            let edges = match &block.terminator {
+                Terminator::Goto(one) => vec![edge(one)],
+                Terminator::If {
+                    then, otherwise, ..
+                } => vec![edge(then), edge(otherwise)],
+                Terminator::Jump {
+                    condition, writes, ..
+                } => {
+                    let mut edges = vec![(8 + 6 * writes.len(), 1)];
+                    edges.extend(condition.as_ref().map(|(_, one)| edge(one)));
+                    edges
+                }
+                Terminator::End => Vec::new(),
+            };
+            for (more, split) in edges {
+                instructions += more;
+                blocks += split;
+            }
+        }
+        (instructions, blocks)
+    }
+
+    fn cost_of(&self, statement: &Statement) -> (usize, usize) {
+        match statement {
+            Statement::Gas(_) => (4, 1),
+            Statement::Let(value) => {
+                let limbs = self.bits(*value).div_ceil(64).max(1);
+                let instructions = match self.definition(*value) {
+                    Def::Const(_) | Def::Narrow(_) | Def::Param | Def::Gas => 0,
+                    Def::Slot(_) => limbs,
+                    Def::Field(_) => 1,
+                    Def::MLoad(_) => 10,
+                    Def::Unary(..) => 4,
+                    Def::Binary(Binary::Mul, x, y) => {
+                        let limbs = |value: Value| self.bits(value).div_ceil(64).max(1);
+                        6 * limbs(x) * limbs(y)
+                    }
+                    Def::Binary(..) => 3 * limbs,
+                };
+                (instructions, 0)
+            }
+            Statement::Write(write) if write.copy.is_some() => (4, 0),
+            Statement::Write(_) => (7, 0),
+            Statement::Memory { .. } => (15, 2),
+            Statement::MStore(..) => (10, 0),
+            Statement::MStore8(..) => (3, 0),
+            Statement::Pure { .. } => (3, 0),
+            Statement::Env { .. } | Statement::CallData { .. } => (5, 0),
+            Statement::Call { .. } => (6, 1),
+        }
     }
 }
 
@@ -291,6 +353,16 @@ impl Region {
 pub struct Function {
     /// The regions.
     pub regions: Vec<Region>,
+}
+
+impl Function {
+    /// About how many instructions and blocks of Cranelift's intermediate code lowering makes.
+    pub fn cost(&self) -> (usize, usize) {
+        self.regions
+            .iter()
+            .map(Region::cost)
+            .fold((40, 12), |(a, b), (c, d)| (a + c, b + d))
+    }
 }
 
 /// A word by its name, a known one by its number.

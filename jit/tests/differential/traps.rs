@@ -89,7 +89,6 @@ fn gas_runs_out_before_or_after_other_failures_as_in_the_interpreter() {
 /// Found by random programs: the interpreter takes an opcode's static gas before it asks whether the fork has it. The
 /// frame loses its gas in either case; what differs is the reason that traces and RPC errors name.
 #[test]
-#[ignore = "native code halts with NotActivated where the gas does not suffice for the opcode's static gas"]
 fn gas_runs_out_before_an_opcode_turns_out_not_to_be_active() {
     let mut comparison = Comparison::new().expect("a known processor");
     for (text, fork) in [
