@@ -72,7 +72,7 @@ impl Limits {
             },
             Level::Full => Self {
                 clif: 128_000,
-                blocks: 8_000,
+                blocks: 8_300,
                 growth: 32,
             },
         }

@@ -332,7 +332,7 @@ impl Region {
                         let limbs = |value: Value| self.bits(value).div_ceil(64).max(1);
                         6 * limbs(x) * limbs(y)
                     }
-                    Def::Binary(..) => 3 * limbs,
+                    Def::Binary(..) => 2 * limbs,
                 };
                 (instructions, 0)
             }
