@@ -224,19 +224,31 @@ impl Builder<'_> {
     /// Whether a word is one of one limb with a small constant added or subtracted: it will not need a second limb
     /// before the sun burns out.
     pub(super) fn counts(&self, value: Value) -> bool {
+        self.stepped(value)
+            .is_some_and(|from| self.region.bits(from) <= 64)
+    }
+
+    /// Whether a word is another with a small constant added or subtracted.
+    pub(super) fn steps(&self, value: Value, from: Value) -> bool {
+        self.stepped(value)
+            .is_some_and(|word| word == from || self.region.definition(word) == Def::Narrow(from))
+    }
+
+    /// The word that this one is with a small constant added or subtracted.
+    fn stepped(&self, value: Value) -> Option<Value> {
         let Def::Binary(binary @ (Binary::Add | Binary::Sub), x, y) = self.region.definition(value)
         else {
-            return false;
+            return None;
         };
         let small = |value: Value| {
             self.region
                 .constant(value)
                 .is_some_and(|word| word.bit_len() <= 32)
         };
-        let narrow = |value: Value| self.region.bits(value) <= 64;
         match binary {
-            Binary::Sub => narrow(x) && small(y),
-            _ => small(x) && narrow(y) || narrow(x) && small(y),
+            _ if small(y) => Some(x),
+            Binary::Add if small(x) => Some(y),
+            _ => None,
         }
     }
 
@@ -248,22 +260,6 @@ impl Builder<'_> {
                 .and_then(|value| self.region.constant(value))
                 .is_some_and(|word| word.bit_len() > 64)
         })
-    }
-
-    /// Whether a word is another with a small constant added or subtracted.
-    pub(super) fn steps(&self, value: Value, from: Value) -> bool {
-        let Def::Binary(binary @ (Binary::Add | Binary::Sub), x, y) = self.region.definition(value)
-        else {
-            return false;
-        };
-        let small = |value: Value| {
-            self.region
-                .constant(value)
-                .is_some_and(|word| word.bit_len() <= 32)
-        };
-        let same =
-            |value: Value| value == from || self.region.definition(value) == Def::Narrow(from);
-        same(x) && small(y) || binary == Binary::Add && same(y) && small(x)
     }
 
     pub(super) fn plain(&self, target: Target, state: &State) -> Edge {
