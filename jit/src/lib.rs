@@ -14,6 +14,7 @@ pub mod ir;
 mod lower;
 pub mod memory;
 pub mod perf;
+pub mod profile;
 pub mod pure;
 pub mod run;
 mod state;
