@@ -5,6 +5,7 @@ mod arena;
 pub mod build;
 pub mod code;
 pub mod compiler;
+pub mod counts;
 pub mod disk;
 pub mod explain;
 mod extents;

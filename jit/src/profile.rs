@@ -6,11 +6,15 @@
 
 use core::fmt;
 
-use zvm_runtimes::evm::{Context, Instructions};
+use alloy_primitives::B256;
+use parking_lot::Mutex;
+use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::bytecode::opcode;
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::interpreter_types::Jumps as _;
 use zvm_runtimes::revm::interpreter::{InstructionResult, Interpreter};
+
+use crate::run;
 
 /// Computed jumps that a profile has room for.
 pub const JUMPS: usize = 32;
@@ -238,6 +242,48 @@ impl Profile {
                 self.took(pc, width);
             }
             _ => {}
+        }
+    }
+}
+
+/// Runs frames by the interpreter and watches every instruction of one code.
+#[derive(Debug)]
+pub struct Watcher {
+    hash: B256,
+    profile: Mutex<Profile>,
+}
+
+impl Watcher {
+    /// Watches the code with this keccak-256.
+    pub fn new(hash: B256) -> Self {
+        Self {
+            hash,
+            profile: Mutex::default(),
+        }
+    }
+
+    /// What was seen.
+    pub fn into_profile(self) -> Profile {
+        self.profile.into_inner()
+    }
+}
+
+impl FrameRunner for Watcher {
+    fn run<'a>(
+        &self,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) {
+        if interpreter.bytecode.get_or_calculate_hash() != self.hash {
+            return run::interpret(interpreter, context, instructions);
+        }
+        let mut profile = self.profile.lock();
+        loop {
+            let (_, end) = profile.watch(interpreter, context, instructions, u32::MAX);
+            if let Err(end) = end {
+                return run::finish(interpreter, end);
+            }
         }
     }
 }

@@ -9,8 +9,9 @@ use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use parking_lot::Mutex;
 use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::counts::Counts;
 use zvm_jit::memory::CodeMemory;
-use zvm_jit::run::{self, Counts};
+use zvm_jit::run;
 use zvm_jit::unit::Unit;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::context_interface::JournalTr as _;
@@ -291,11 +292,11 @@ impl Recorder {
         if stressed {
             run::stress(self.log.lock().1.between(1, 16));
         }
-        let mut counts = Counts::default();
-        run::run(&unit, interpreter, context, instructions, &mut counts);
+        let counts = Counts::default();
+        run::run(&unit, interpreter, context, instructions, &counts);
         let statistics = &mut self.native.inner.lock().1;
-        statistics.entries += counts.entries;
-        statistics.left += counts.left;
+        statistics.entries += counts.entries.get();
+        statistics.left += counts.left();
     }
 
     fn note(&self, interpreter: &Interpreter<EthInterpreter>, context: &Context<'_>) {

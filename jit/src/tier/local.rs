@@ -13,9 +13,11 @@ use zvm_runtimes::revm::context_interface::cfg::GasParams;
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use super::cache::Held;
+use super::policy::{self, Fails};
 use super::record::{Key, Record, Stage};
 use super::shared::Shared;
 use super::statistics::Counters;
+use crate::counts::Interpreted;
 
 /// Slots of a thread. A block calls some hundred distinct codes.
 const SLOTS: usize = 512;
@@ -51,6 +53,13 @@ pub(super) struct Slot {
     /// From how much on it is to be reported.
     portion: u64,
     new: bool,
+    /// Whether the next slice of the interpreter is to be watched.
+    pub(super) watch: bool,
+    /// Runs of frames with the unit, those in which something taken for granted about a loop was not so, and those for
+    /// which native code did nothing.
+    pub(super) frames: u32,
+    assumed: u32,
+    useless: u32,
 }
 
 impl Slot {
@@ -65,6 +74,10 @@ impl Slot {
         gas: 0,
         portion: u64::MAX,
         new: true,
+        watch: false,
+        frames: 0,
+        assumed: 0,
+        useless: 0,
     };
 
     /// Adds what is not reported to the record, without asking what follows from it.
@@ -82,6 +95,26 @@ impl Slot {
     /// Whether this is the first frame since the slot was given to the code, or since the code lost its unit.
     pub(super) fn is_new(&mut self) -> bool {
         std::mem::take(&mut self.new)
+    }
+
+    /// Why there is no native code.
+    pub(super) fn without(&self) -> Interpreted {
+        match self.portion {
+            u64::MAX => Interpreted::Refused,
+            _ => Interpreted::Cold,
+        }
+    }
+
+    /// Counts a run of a frame in which native code failed: at a loop header, or because it did nothing. What is to
+    /// become of the unit, if that happens often.
+    pub(super) fn failed(&mut self, header: Option<usize>, useless: bool) -> Option<Fails> {
+        self.assumed += u32::from(header.is_some());
+        self.useless += u32::from(useless);
+        let often = policy::fails(self.frames, self.assumed, self.useless, header);
+        if often.is_some() || self.frames > policy::FORGET {
+            (self.frames, self.assumed, self.useless) = (0, 0, 0);
+        }
+        often
     }
 
     /// Counts gas. The record, and how much it is to be told of, once there is enough.
@@ -128,6 +161,7 @@ impl Slot {
             }
         };
         self.new |= self.held.is_some() && held.is_none();
+        (self.frames, self.assumed, self.useless) = (0, 0, 0);
         self.held = held;
         self.generation = generation;
     }

@@ -1,6 +1,7 @@
 //! The tiers: when code is compiled changes nothing but speed, and everything is bounded.
 
 mod bounds;
+mod counts;
 mod source;
 mod threads;
 mod world;
