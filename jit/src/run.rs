@@ -74,17 +74,65 @@ thread_local! {
 }
 
 /// Runs the frame until it ends or waits for a call: the interpreter then has its next action.
+#[inline]
 pub fn run<'a>(
     unit: &Unit,
     interpreter: &mut Interpreter<EthInterpreter>,
     context: &mut Context<'a>,
     instructions: &Instructions<'a>,
-    counts: &mut Counts,
-) {
-    // Native code counts gas in signed numbers.
-    let countable = interpreter.gas.remaining() <= i64::MAX as u64;
+) -> Counts {
+    let pc = interpreter.bytecode.pc();
+    let before = interpreter.gas.remaining();
+    let mut counts = Counts::default();
     let mut fruitless = 0;
-    while countable && fruitless < FRUITLESS {
+    if let Some(entry) = unit.entry_at(pc)
+        && is_countable(before)
+    {
+        counts.entries = 1;
+        if enter(unit, entry, interpreter, context, instructions) == DONE {
+            return counts;
+        }
+        fruitless = u32::from(is_fruitless(interpreter, pc, before));
+    }
+    go_on(
+        unit,
+        interpreter,
+        context,
+        instructions,
+        &mut counts,
+        fruitless,
+    );
+    counts
+}
+
+/// Native code counts gas in signed numbers.
+#[inline]
+const fn is_countable(gas: u64) -> bool {
+    gas <= i64::MAX as u64
+}
+
+/// Whether native code left where it was entered.
+fn is_fruitless(interpreter: &Interpreter<EthInterpreter>, pc: usize, gas: u64) -> bool {
+    interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas
+}
+
+/// Runs the frame from where native code left it, or could not be entered.
+#[inline(never)]
+fn go_on<'a>(
+    unit: &Unit,
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+    counts: &mut Counts,
+    mut fruitless: u32,
+) {
+    while fruitless < FRUITLESS && is_countable(interpreter.gas.remaining()) {
+        // What native code left to the interpreter, or what lies between two entries.
+        counts.left += 1;
+        let table = instructions.instruction_table();
+        if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
+            return finish(interpreter, result);
+        }
         let pc = interpreter.bytecode.pc();
         if let Some(entry) = unit.entry_at(pc) {
             counts.entries += 1;
@@ -92,15 +140,7 @@ pub fn run<'a>(
             if enter(unit, entry, interpreter, context, instructions) == DONE {
                 return;
             }
-            if interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas {
-                fruitless += 1;
-            }
-        }
-        // What native code left to the interpreter, or what lies between two entries.
-        counts.left += 1;
-        let table = instructions.instruction_table();
-        if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
-            return finish(interpreter, result);
+            fruitless += u32::from(is_fruitless(interpreter, pc, gas));
         }
     }
     counts.left += 1;
@@ -136,6 +176,7 @@ pub fn finish(interpreter: &mut Interpreter<EthInterpreter>, result: Instruction
 }
 
 /// Enters native code and comes back with the interpreter in the state that native code left.
+#[inline(always)]
 fn enter<'a>(
     unit: &Unit,
     entry: u32,

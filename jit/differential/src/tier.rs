@@ -10,7 +10,7 @@ use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use parking_lot::Mutex;
 use zvm_jit::compiler::{Compiler, Level};
 use zvm_jit::memory::CodeMemory;
-use zvm_jit::run::{self, Counts};
+use zvm_jit::run;
 use zvm_jit::unit::Unit;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::context_interface::JournalTr as _;
@@ -289,8 +289,7 @@ impl Recorder {
         if stressed {
             run::stress(self.log.lock().1.between(1, 16));
         }
-        let mut counts = Counts::default();
-        run::run(&unit, interpreter, context, instructions, &mut counts);
+        let counts = run::run(&unit, interpreter, context, instructions);
         let statistics = &mut self.native.inner.lock().1;
         statistics.entries += counts.entries;
         statistics.left += counts.left;

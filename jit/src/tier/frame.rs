@@ -13,7 +13,7 @@ use super::policy::Ran;
 use super::record::Key;
 use super::shared::Shared;
 use super::statistics::Counters;
-use crate::run::{self, Counts, interpret};
+use crate::run::{self, interpret};
 
 /// One frame in so many is timed.
 const SAMPLE: u32 = 16;
@@ -34,6 +34,7 @@ fn steps<'a>(
 
 /// Gas that the frame itself burnt: what a call takes along is burnt by another, and a failure takes all there is without
 /// executing anything for it.
+#[inline]
 fn burnt(before: u64, interpreter: &Interpreter<EthInterpreter>) -> u64 {
     let gone = before.saturating_sub(interpreter.gas.remaining());
     let Some(action) = &interpreter.bytecode.action else {
@@ -52,10 +53,14 @@ fn burnt(before: u64, interpreter: &Interpreter<EthInterpreter>) -> u64 {
 
 impl Shared {
     /// Runs a frame of the code `key` until it ends or calls.
+    ///
+    /// The way through here and [`run::run`] into native code is one function without calls: entering must not cost more
+    /// than a short frame does.
+    #[inline]
     pub(super) fn run<'a>(
         &self,
         local: &mut Local,
-        key: Key,
+        key: &Key,
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
@@ -66,15 +71,8 @@ impl Shared {
         let Some((slot, counters)) = local.slot(self, key, size) else {
             return interpret(interpreter, context, instructions);
         };
-        if slot.is_new()
-            && let Some(record) = &slot.record
-        {
-            let code = || interpreter.bytecode.original_bytes();
-            match self.settings.eager {
-                Some(level) => self.compile_cold(record, level, code()),
-                None => self.look(record, code),
-            }
-            slot.refresh(self, size);
+        if slot.is_new() {
+            self.meet(slot, interpreter);
         }
         let mut frame = Frame {
             shared: self,
@@ -92,6 +90,22 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Asks for the native code of a slot that is new to its code.
+    #[cold]
+    fn meet(&self, slot: &mut Slot, interpreter: &Interpreter<EthInterpreter>) {
+        let Some(record) = &slot.record else {
+            return;
+        };
+        let code = || interpreter.bytecode.original_bytes();
+        match self.settings.eager {
+            Some(level) => self.compile_cold(record, level, code()),
+            None => self.look(record, code),
+        }
+        slot.refresh(self, interpreter.bytecode.len());
+    }
+}
+
 /// A frame under way.
 struct Frame<'r> {
     shared: &'r Shared,
@@ -102,6 +116,7 @@ struct Frame<'r> {
 }
 
 impl Frame<'_> {
+    #[inline(never)]
     fn interpreted<'a>(
         &mut self,
         interpreter: &mut Interpreter<EthInterpreter>,
@@ -134,6 +149,7 @@ impl Frame<'_> {
         }
     }
 
+    #[inline]
     fn natively<'a>(
         &mut self,
         interpreter: &mut Interpreter<EthInterpreter>,
@@ -151,13 +167,14 @@ impl Frame<'_> {
             return interpret(interpreter, context, instructions);
         };
         let before = interpreter.gas.remaining();
-        let mut counts = Counts::default();
-        run::run(held, interpreter, context, instructions, &mut counts);
+        let counts = run::run(held, interpreter, context, instructions);
         let level = held.level();
         self.counters.entries.add(counts.entries);
         self.counters.left.add(counts.left);
         let gas = burnt(before, interpreter);
-        self.time(level.into(), gas);
+        if self.start.is_some() {
+            self.time(level.into(), gas);
+        }
         self.counters.native_gas.add(gas);
         let (gas, record) = self.slot.count(gas);
         if let Some(record) = record {
@@ -177,6 +194,7 @@ impl Frame<'_> {
     }
 
     /// Notes how long the frame took, if it is timed.
+    #[inline(never)]
     fn time(&mut self, ran: Ran, gas: u64) {
         if let (Some(start), Some(record)) = (self.start.take(), &self.slot.record)
             && gas > 0

@@ -79,12 +79,23 @@ impl Slot {
         }
     }
 
+    #[cold]
+    fn give_to(&mut self, shared: &Shared, key: &Key) {
+        self.settle();
+        *self = Self {
+            key: *key,
+            record: shared.profiles.find(key),
+            ..Self::EMPTY
+        };
+    }
+
     /// Whether this is the first frame since the slot was given to the code, or since the code lost its unit.
     pub(super) fn is_new(&mut self) -> bool {
         std::mem::take(&mut self.new)
     }
 
     /// Counts gas. The record, and how much it is to be told of, once there is enough.
+    #[inline]
     pub(super) fn count(&mut self, gas: u64) -> (u64, Option<&Arc<Record>>) {
         self.gas = self.gas.saturating_add(gas);
         if self.gas < self.portion {
@@ -94,6 +105,7 @@ impl Slot {
     }
 
     /// Looks the unit up again if any has changed. `size`: of the code.
+    #[inline]
     pub(super) fn refresh(&mut self, shared: &Shared, size: usize) {
         let generation = shared.cache.generation();
         if generation != self.generation {
@@ -145,17 +157,23 @@ impl Local {
         })
     }
 
-    /// What this thread remembers of `shared`.
-    pub(super) fn of<'l>(place: &'l mut Option<Box<Self>>, shared: &Shared) -> &'l mut Self {
+    /// What this thread remembers of `shared`: what it remembered last, or something new.
+    #[inline]
+    pub(super) fn of(place: Option<Box<Self>>, shared: &Shared) -> Box<Self> {
         match place {
-            Some(local) if local.owner == shared.id => {}
-            _ => *place = Some(Self::new(shared)),
+            Some(local) if local.owner == shared.id => local,
+            other => Self::replace(other, shared),
         }
-        // It was just put there.
-        place.get_or_insert_with(|| Self::new(shared))
+    }
+
+    #[cold]
+    fn replace(other: Option<Box<Self>>, shared: &Shared) -> Box<Self> {
+        drop(other);
+        Self::new(shared)
     }
 
     /// Whether the gas costs are those of the fork on Ethereum's main network, for which native code is made.
+    #[inline]
     pub(super) fn is_mainnet(&mut self, spec: SpecId, params: &GasParams) -> bool {
         let place = std::ptr::from_ref(params.table()).addr();
         self.params == (spec, place) || self.check_params(spec, params, place)
@@ -172,10 +190,11 @@ impl Local {
     }
 
     /// The slot of a code, and the thread's counters. `None`: the code is not counted at all. `size`: of the code.
+    #[inline]
     pub(super) fn slot(
         &mut self,
         shared: &Shared,
-        key: Key,
+        key: &Key,
         size: usize,
     ) -> Option<(&mut Slot, &Counters)> {
         let evictions = shared.cache.evictions();
@@ -184,13 +203,8 @@ impl Local {
         }
         let at = usize::from(u16::from_le_bytes([key.hash[0], key.hash[1]])) % SLOTS;
         let slot = &mut self.slots[at];
-        if slot.key != key || slot.record.is_none() {
-            slot.settle();
-            *slot = Slot {
-                key,
-                record: shared.profiles.find(&key),
-                ..Slot::EMPTY
-            };
+        if slot.key != *key || slot.record.is_none() {
+            slot.give_to(shared, key);
         }
         slot.refresh(shared, size);
         slot.record.is_some().then_some((slot, &*self.counters))
