@@ -67,13 +67,12 @@ impl Shared {
     ) {
         let size = interpreter.bytecode.len();
         local.tick = local.tick.wrapping_add(1);
-        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
-        let Some((slot, counters)) = local.slot(self, key, size) else {
-            return interpret(interpreter, context, instructions);
-        };
+        let sampled = local.tick.is_multiple_of(SAMPLE);
+        let (slot, counters) = local.slot(self, key, size);
         if slot.is_new() {
             self.meet(slot, interpreter);
         }
+        let start = (sampled && slot.record.is_some()).then(Instant::now);
         let mut frame = Frame {
             shared: self,
             slot,
@@ -94,11 +93,15 @@ impl Shared {
     /// Asks for the native code of a slot that is new to its code.
     #[cold]
     fn meet(&self, slot: &mut Slot, interpreter: &Interpreter<EthInterpreter>) {
-        let Some(record) = &slot.record else {
+        let eager = self.settings.eager;
+        let code = || interpreter.bytecode.original_bytes();
+        if eager.is_none() && slot.record.is_none() && !self.is_stored(slot.key()) {
+            return;
+        }
+        let Some(record) = slot.record(self) else {
             return;
         };
-        let code = || interpreter.bytecode.original_bytes();
-        match self.settings.eager {
+        match eager {
             Some(level) => self.compile_cold(record, level, code()),
             None => self.look(record, code),
         }
@@ -176,8 +179,9 @@ impl Frame<'_> {
             self.time(level.into(), gas);
         }
         self.counters.native_gas.add(gas);
-        let (gas, record) = self.slot.count(gas);
-        if let Some(record) = record {
+        if let Some(gas) = self.slot.count(gas)
+            && let Some(record) = self.slot.record(self.shared)
+        {
             let code = || interpreter.bytecode.original_bytes();
             self.shared.ran(record, level, gas, size, code);
         }
@@ -185,8 +189,9 @@ impl Frame<'_> {
 
     fn count_interpreted(&mut self, gas: u64, interpreter: &Interpreter<EthInterpreter>) {
         self.counters.interpreted_gas.add(gas);
-        let (gas, record) = self.slot.count(gas);
-        if let Some(record) = record {
+        if let Some(gas) = self.slot.count(gas)
+            && let Some(record) = self.slot.record(self.shared)
+        {
             let size = interpreter.bytecode.len();
             let code = || interpreter.bytecode.original_bytes();
             self.shared.interpreted(record, gas, size, code);
