@@ -86,6 +86,7 @@ impl Ran {
 }
 
 /// Runs the frame until it ends or waits for a call: the interpreter then has its next action.
+#[inline]
 pub fn run<'a>(
     unit: &Unit,
     interpreter: &mut Interpreter<EthInterpreter>,
@@ -93,44 +94,90 @@ pub fn run<'a>(
     instructions: &Instructions<'a>,
     counts: &Counts,
 ) -> Ran {
+    let pc = interpreter.bytecode.pc();
+    let before = interpreter.gas.remaining();
     let mut ran = Ran::default();
     let mut why = Interpreted::Between;
-    // Native code counts gas in signed numbers.
-    let countable = interpreter.gas.remaining() <= i64::MAX as u64;
-    while countable && ran.fruitless < FRUITLESS {
+    if let Some(entry) = unit.entry_at(pc)
+        && is_countable(before)
+    {
+        counts.entries.add(1);
+        ran.entered = 1;
+        let Some(leave) = enter(unit, entry, interpreter, context, instructions) else {
+            return ran;
+        };
+        why = left(leave, interpreter, (pc, before), counts, &mut ran);
+    }
+    go_on(
+        unit,
+        interpreter,
+        context,
+        instructions,
+        counts,
+        &mut ran,
+        why,
+    );
+    ran
+}
+
+/// Native code counts gas in signed numbers.
+#[inline]
+const fn is_countable(gas: u64) -> bool {
+    gas <= i64::MAX as u64
+}
+
+/// Counts that native code, entered with this pc and gas, has left.
+fn left(
+    leave: Leave,
+    interpreter: &Interpreter<EthInterpreter>,
+    (pc, gas): (usize, u64),
+    counts: &Counts,
+    ran: &mut Ran,
+) -> Interpreted {
+    counts.leaves[leave as usize].add(1);
+    let left_at = interpreter.bytecode.pc();
+    if matches!(leave, Leave::Loop | Leave::Width) {
+        ran.failed = Some(left_at);
+    }
+    ran.fruitless += u32::from(left_at == pc && interpreter.gas.remaining() == gas);
+    leave.into()
+}
+
+/// Runs the frame from where native code left it, or could not be entered. `why`: that the interpreter goes on.
+#[inline(never)]
+fn go_on<'a>(
+    unit: &Unit,
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+    counts: &Counts,
+    ran: &mut Ran,
+    mut why: Interpreted,
+) {
+    while ran.fruitless < FRUITLESS && is_countable(interpreter.gas.remaining()) {
+        // What native code left to the interpreter, or what lies between two entries.
+        counts.stepped(why, 1);
+        let table = instructions.instruction_table();
+        if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
+            return finish(interpreter, result);
+        }
         let pc = interpreter.bytecode.pc();
         if let Some(entry) = unit.entry_at(pc) {
             counts.entries.add(1);
             ran.entered += 1;
             let gas = interpreter.gas.remaining();
             let Some(leave) = enter(unit, entry, interpreter, context, instructions) else {
-                return ran;
+                return;
             };
-            counts.leaves[leave as usize].add(1);
-            why = leave.into();
-            let left_at = interpreter.bytecode.pc();
-            if matches!(leave, Leave::Loop | Leave::Width) {
-                ran.failed = Some(left_at);
-            }
-            if left_at == pc && interpreter.gas.remaining() == gas {
-                ran.fruitless += 1;
-            }
-        }
-        // What native code left to the interpreter, or what lies between two entries.
-        counts.stepped(why, 1);
-        let table = instructions.instruction_table();
-        if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
-            finish(interpreter, result);
-            return ran;
+            why = left(leave, interpreter, (pc, gas), counts, ran);
         }
     }
-    let why = if countable {
-        Interpreted::Fruitless
-    } else {
+    why = if ran.fruitless < FRUITLESS {
         Interpreted::Gas
+    } else {
+        Interpreted::Fruitless
     };
     counts.stepped(why, interpret_counted(interpreter, context, instructions));
-    ran
 }
 
 /// Runs the frame by the interpreter alone.
@@ -195,6 +242,7 @@ pub fn finish(interpreter: &mut Interpreter<EthInterpreter>, result: Instruction
 
 /// Enters native code and comes back with the interpreter in the state that native code left. Why it left; `None`: the
 /// frame has ended or waits.
+#[inline(always)]
 fn enter<'a>(
     unit: &Unit,
     entry: u32,

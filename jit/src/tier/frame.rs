@@ -40,6 +40,7 @@ fn steps<'a>(
 
 /// Gas that the frame itself burnt: what a call takes along is burnt by another, and a failure takes all there is without
 /// executing anything for it.
+#[inline]
 fn burnt(before: u64, interpreter: &Interpreter<EthInterpreter>) -> u64 {
     let gone = before.saturating_sub(interpreter.gas.remaining());
     let Some(action) = &interpreter.bytecode.action else {
@@ -58,30 +59,26 @@ fn burnt(before: u64, interpreter: &Interpreter<EthInterpreter>) -> u64 {
 
 impl Shared {
     /// Runs a frame of the code `key` until it ends or calls.
+    ///
+    /// The way through here and [`run::run`] into native code is one function without calls: entering must not cost more
+    /// than a short frame does.
+    #[inline]
     pub(super) fn run<'a>(
         &self,
         local: &mut Local,
-        key: Key,
+        key: &Key,
         interpreter: &mut Interpreter<EthInterpreter>,
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
     ) {
         let size = interpreter.bytecode.len();
         local.tick = local.tick.wrapping_add(1);
-        let start = local.tick.is_multiple_of(SAMPLE).then(Instant::now);
-        let Some((slot, counters)) = local.slot(self, key, size) else {
-            return self.apart(Interpreted::Unknown, interpreter, context, instructions);
-        };
-        if slot.is_new()
-            && let Some(record) = &slot.record
-        {
-            let code = || interpreter.bytecode.original_bytes();
-            match self.settings.eager {
-                Some(level) => self.compile_cold(record, level, code()),
-                None => self.look(record, code),
-            }
-            slot.refresh(self, size);
+        let sampled = local.tick.is_multiple_of(SAMPLE);
+        let (slot, counters) = local.slot(self, key, size);
+        if slot.is_new() {
+            self.meet(slot, interpreter);
         }
+        let start = (sampled && slot.record.is_some()).then(Instant::now);
         let mut frame = Frame {
             shared: self,
             slot,
@@ -98,6 +95,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Asks for the native code of a slot that is new to its code.
+    #[cold]
+    fn meet(&self, slot: &mut Slot, interpreter: &Interpreter<EthInterpreter>) {
+        let eager = self.settings.eager;
+        let code = || interpreter.bytecode.original_bytes();
+        if eager.is_none() && slot.record.is_none() && !self.is_stored(slot.key()) {
+            return;
+        }
+        let Some(record) = slot.record(self) else {
+            return;
+        };
+        match eager {
+            Some(level) => self.compile_cold(record, level, code()),
+            None => self.look(record, code),
+        }
+        slot.refresh(self, interpreter.bytecode.len());
+    }
+}
+
 /// A frame under way.
 struct Frame<'r> {
     shared: &'r Shared,
@@ -108,6 +125,7 @@ struct Frame<'r> {
 }
 
 impl Frame<'_> {
+    #[inline(never)]
     fn interpreted<'a>(
         &mut self,
         interpreter: &mut Interpreter<EthInterpreter>,
@@ -166,6 +184,7 @@ impl Frame<'_> {
         steps(interpreter, context, instructions, slice)
     }
 
+    #[inline]
     fn natively<'a>(
         &mut self,
         interpreter: &mut Interpreter<EthInterpreter>,
@@ -193,10 +212,13 @@ impl Frame<'_> {
             self.failed(ran, level, interpreter);
         }
         let gas = burnt(before, interpreter);
-        self.time(level.into(), gas);
+        if self.start.is_some() {
+            self.time(level.into(), gas);
+        }
         self.counters.native_gas.add(gas);
-        let (gas, record) = self.slot.count(gas);
-        if let Some(record) = record {
+        if let Some(gas) = self.slot.count(gas)
+            && let Some(record) = self.slot.record(self.shared)
+        {
             let code = || interpreter.bytecode.original_bytes();
             self.shared.ran(record, level, gas, size, code);
         }
@@ -208,21 +230,7 @@ impl Frame<'_> {
         match &interpreter.bytecode.action {
             Some(InterpreterAction::NewFrame(_)) => self.counters.suspended.add(1),
             Some(InterpreterAction::Return(result)) if !result.result.is_ok_or_revert() => {
-                let out_of_gas = matches!(
-                    result.result,
-                    InstructionResult::OutOfGas
-                        | InstructionResult::MemoryOOG
-                        | InstructionResult::MemoryLimitOOG
-                        | InstructionResult::PrecompileOOG
-                        | InstructionResult::InvalidOperandOOG
-                        | InstructionResult::ReentrancySentryOOG
-                );
-                let counter = if out_of_gas {
-                    &self.counters.out_of_gas
-                } else {
-                    &self.counters.failed
-                };
-                counter.add(1);
+                self.ended_badly(result.result);
             }
             _ => {}
         }
@@ -231,6 +239,25 @@ impl Frame<'_> {
             self.counters.native_instructions.add(all);
             self.counters.called_instructions.add(called);
         }
+    }
+
+    #[cold]
+    fn ended_badly(&self, result: InstructionResult) {
+        let out_of_gas = matches!(
+            result,
+            InstructionResult::OutOfGas
+                | InstructionResult::MemoryOOG
+                | InstructionResult::MemoryLimitOOG
+                | InstructionResult::PrecompileOOG
+                | InstructionResult::InvalidOperandOOG
+                | InstructionResult::ReentrancySentryOOG
+        );
+        let counter = if out_of_gas {
+            &self.counters.out_of_gas
+        } else {
+            &self.counters.failed
+        };
+        counter.add(1);
     }
 
     /// Something that native code takes for granted was not so, or it left at once.
@@ -247,8 +274,9 @@ impl Frame<'_> {
 
     fn count_interpreted(&mut self, gas: u64, interpreter: &Interpreter<EthInterpreter>) {
         self.counters.interpreted_gas.add(gas);
-        let (gas, record) = self.slot.count(gas);
-        if let Some(record) = record {
+        if let Some(gas) = self.slot.count(gas)
+            && let Some(record) = self.slot.record(self.shared)
+        {
             let size = interpreter.bytecode.len();
             let code = || interpreter.bytecode.original_bytes();
             self.slot.watch = self.shared.interpreted(record, gas, size, code);
@@ -256,6 +284,7 @@ impl Frame<'_> {
     }
 
     /// Notes how long the frame took, if it is timed.
+    #[inline(never)]
     fn time(&mut self, ran: Ran, gas: u64) {
         if let (Some(start), Some(record)) = (self.start.take(), &self.slot.record)
             && gas > 0

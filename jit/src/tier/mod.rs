@@ -135,18 +135,18 @@ impl FrameRunner for Auto {
                 .apart(Interpreted::Initcode, interpreter, context, instructions);
         };
         // Taken out while the frame runs: a frame that ever ran inside of another's would find nothing and begin anew.
-        let mut place = LOCAL.take();
-        let local = Local::of(&mut place, &self.shared);
+        let mut local = Local::of(LOCAL.take(), &self.shared);
         let spec = context.cfg.spec;
         if local.is_mainnet(spec, &context.cfg.gas_params) {
             let key = Key { hash, spec };
             self.shared
-                .run(local, key, interpreter, context, instructions);
+                .run(&mut local, &key, interpreter, context, instructions);
         } else {
             self.shared
                 .apart(Interpreted::Rules, interpreter, context, instructions);
         }
-        LOCAL.set(place);
+        // What took its place is what a frame inside of this one left.
+        drop(LOCAL.replace(Some(local)));
     }
 }
 

@@ -16,7 +16,7 @@ use super::cache::Cache;
 use super::policy::{Fails, Rates};
 use super::profiles::Profiles;
 use super::queue::{Job, Pushed, Queue};
-use super::record::{Record, Stage};
+use super::record::{Key, Record, Stage};
 use super::settings::Settings;
 use super::source::{Made, Request, Source};
 use super::statistics::{Statistics, Threads};
@@ -330,17 +330,26 @@ impl Shared {
         if record.looked.swap(true, Ordering::Relaxed) {
             return;
         }
+        if let Some(level) = self.stored(&record.key) {
+            self.want(record, level, u64::MAX, code());
+        }
+    }
+
+    /// Whether the unit of a code is at hand.
+    pub(super) fn is_stored(&self, key: &Key) -> bool {
+        self.stored(key).is_some()
+    }
+
+    /// The best level at which the unit of a code is at hand.
+    fn stored(&self, key: &Key) -> Option<Level> {
         let best = if self.settings.full {
             Level::Full
         } else {
             Level::Quick
         };
-        let stored = [best, Level::Quick]
+        [best, Level::Quick]
             .into_iter()
-            .find(|level| self.source.is_stored(&record.key, *level));
-        if let Some(level) = stored {
-            self.want(record, level, u64::MAX, code());
-        }
+            .find(|level| self.source.is_stored(key, *level))
     }
 
     pub(super) fn statistics(&self) -> Statistics {

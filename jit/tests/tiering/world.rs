@@ -159,7 +159,7 @@ pub fn call(machine: &mut Machine<'_>, number: usize, gas_limit: u64) -> Seen {
             .state()
             .accounts()
             .get(&Address::ZERO)
-            .and_then(|account| account.info.as_ref())
+            .and_then(|account| account.info())
             .map_or(0, |info| info.nonce),
         chain_id: Some(1),
         ..TxEnv::default()
@@ -170,7 +170,7 @@ pub fn call(machine: &mut Machine<'_>, number: usize, gas_limit: u64) -> Seen {
         .iter()
         .flat_map(|(address, account)| {
             let slots = account.storage.iter();
-            slots.map(|(slot, value)| ((*address, *slot), value.present))
+            slots.map(|(slot, value)| ((*address, *slot), value.present()))
         })
         .collect();
     Seen(format!("{result:?}"), slots)
