@@ -266,7 +266,8 @@ impl Compiler {
         }
         within("bytes of code", bytes.len(), abi::MAX_CODE)?;
         let (stress, level) = (self.stress, options.level);
-        let blocks = code::blocks(bytes, spec);
+        let places = options.profile.map_or_else(Vec::new, Profile::places);
+        let blocks = code::blocks_with(bytes, spec, &places);
         observer.done(Stage::Code);
         let flow = flow::analyse(&blocks);
         observer.done(Stage::Flow);

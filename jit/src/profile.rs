@@ -24,6 +24,8 @@ pub const TARGETS: usize = 4;
 pub const LOOPS: usize = 32;
 /// Instructions whose operands' widths are kept.
 pub const WIDTHS: usize = 128;
+/// Targets of computed jumps that compiled code had no entry for.
+pub const MISSED: usize = 64;
 /// Loop headers whose assumptions are known to fail.
 pub const DISTRUSTED: usize = 16;
 
@@ -82,6 +84,7 @@ pub struct Profile {
     loops: Vec<At<u32>>,
     widths: Vec<At<Width>>,
     distrusted: Vec<u32>,
+    missed: Vec<u32>,
 }
 
 /// The item of `pc` in a list ordered by it, made if there is room for one more.
@@ -141,9 +144,39 @@ impl Profile {
         u32::try_from(header).is_ok_and(|header| self.distrusted.binary_search(&header).is_ok())
     }
 
-    /// Whether any loop is distrusted.
-    pub fn distrusts_any(&self) -> bool {
-        !self.distrusted.is_empty()
+    /// Whether compiled code is known to have failed: what was compiled without knowing it is not to be used on.
+    pub fn failed(&self) -> bool {
+        !self.distrusted.is_empty() || !self.missed.is_empty()
+    }
+
+    /// A computed jump went to a JUMPDEST that compiled code had no entry for. False if that is known already, or there is
+    /// no room for it.
+    pub fn miss(&mut self, target: usize) -> bool {
+        let Ok(target) = u32::try_from(target) else {
+            return false;
+        };
+        match self.missed.binary_search(&target) {
+            Err(place) if self.missed.len() < MISSED => {
+                self.missed.insert(place, target);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Everywhere that computed jumps were seen to go, in order.
+    pub fn places(&self) -> Vec<usize> {
+        let seen = self.jumps.iter().flat_map(|jump| &jump.targets);
+        let seen = seen
+            .filter(|(_, count)| *count > 0)
+            .map(|(target, _)| target);
+        let mut places: Vec<_> = seen
+            .chain(&self.missed)
+            .map(|target| *target as usize)
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        places
     }
 
     /// See [`Profile::distrusts`]. False if that is known already, or there is no room for it.
@@ -314,6 +347,9 @@ impl fmt::Display for Profile {
         for header in &self.distrusted {
             writeln!(f, "loop at {header}: assumptions failed")?;
         }
+        for target in &self.missed {
+            writeln!(f, "jump to {target}: was no entry")?;
+        }
         Ok(())
     }
 }
@@ -372,29 +408,32 @@ mod tests {
             profile.jumped(10_000 + pc, 10_000 - pc, true);
             profile.took(pc, Width::Two);
             profile.distrust(pc);
+            profile.miss(pc);
         }
         let lengths = [
             profile.jumps.len(),
             profile.loops.len(),
             profile.widths.len(),
             profile.distrusted.len(),
+            profile.missed.len(),
         ];
-        assert_eq!(lengths, [JUMPS, LOOPS, WIDTHS, DISTRUSTED]);
+        assert_eq!(lengths, [JUMPS, LOOPS, WIDTHS, DISTRUSTED, MISSED]);
+        assert_eq!(profile.places().len(), JUMPS + MISSED);
         assert_eq!(profile.back_edges(9_999), 1);
         assert_eq!(profile.back_edges(1), 0);
         let bytes = JUMPS * size_of::<Jump>()
             + LOOPS * size_of::<At<u32>>()
             + WIDTHS * size_of::<At<Width>>()
-            + DISTRUSTED * 4;
+            + (DISTRUSTED + MISSED) * 4;
         assert!(bytes <= 3_000, "{bytes}");
     }
 
     #[test]
     fn a_loop_is_distrusted_once() {
         let mut profile = Profile::default();
-        assert!(!profile.distrusts_any());
+        assert!(!profile.failed());
         assert!(profile.distrust(7) && !profile.distrust(7));
         assert!(profile.distrusts(7) && !profile.distrusts(8));
-        assert!(profile.distrusts_any());
+        assert!(profile.failed());
     }
 }

@@ -76,6 +76,8 @@ pub struct Ran {
     pub fruitless: u32,
     /// The loop header at which something taken for granted about a loop was last not so.
     pub failed: Option<usize>,
+    /// Where a computed jump last went that has no entry.
+    pub missed: Option<usize>,
 }
 
 impl Ran {
@@ -138,6 +140,9 @@ fn left(
     let left_at = interpreter.bytecode.pc();
     if matches!(leave, Leave::Loop | Leave::Width) {
         ran.failed = Some(left_at);
+    }
+    if leave == Leave::Jump {
+        ran.missed = Some(left_at);
     }
     ran.fruitless += u32::from(left_at == pc && interpreter.gas.remaining() == gas);
     leave.into()

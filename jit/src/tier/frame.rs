@@ -208,7 +208,7 @@ impl Frame<'_> {
         let level = held.level();
         self.ended(interpreter);
         self.slot.frames = self.slot.frames.saturating_add(1);
-        if ran.failed.is_some() || ran.is_useless() {
+        if ran.failed.is_some() || ran.missed.is_some() || ran.is_useless() {
             self.failed(ran, level, interpreter);
         }
         let gas = burnt(before, interpreter);
@@ -263,8 +263,12 @@ impl Frame<'_> {
     /// Something that native code takes for granted was not so, or it left at once.
     #[cold]
     fn failed(&mut self, ran: run::Ran, level: Level, interpreter: &Interpreter<EthInterpreter>) {
-        let useless = ran.is_useless();
-        if let Some(often) = self.slot.failed(ran.failed, useless)
+        if let (Some(target), Some(record)) = (ran.missed, &self.slot.record) {
+            // All of them, so that the code need not be compiled again for each.
+            let mut profile = record.profile.lock();
+            profile.get_or_insert_default().miss(target);
+        }
+        if let Some(often) = self.slot.failed(&ran)
             && let Some(record) = &self.slot.record
         {
             let code = || interpreter.bytecode.original_bytes();

@@ -18,6 +18,7 @@ use super::record::{Key, Record, Stage};
 use super::shared::Shared;
 use super::statistics::Counters;
 use crate::counts::Interpreted;
+use crate::run::Ran;
 
 /// Slots of a thread. A block calls some hundred distinct codes.
 const SLOTS: usize = 512;
@@ -133,12 +134,17 @@ impl Slot {
         }
     }
 
-    /// Counts a run of a frame in which native code failed: at a loop header, or because it did nothing. What is to
-    /// become of the unit, if that happens often.
-    pub(super) fn failed(&mut self, header: Option<usize>, useless: bool) -> Option<Fails> {
-        self.assumed += u32::from(header.is_some());
-        self.useless += u32::from(useless);
-        let often = policy::fails(self.frames, self.assumed, self.useless, header);
+    /// Counts a run of a frame in which native code failed: at a loop header, at a jump, or because it did nothing. What is
+    /// to become of the unit, if that happens often.
+    pub(super) fn failed(&mut self, ran: &Ran) -> Option<Fails> {
+        let reason = match (ran.failed, ran.missed) {
+            (Some(header), _) => Some(Fails::Assumption(header)),
+            (None, Some(_)) => Some(Fails::Missed),
+            (None, None) => None,
+        };
+        self.assumed += u32::from(reason.is_some());
+        self.useless += u32::from(ran.is_useless());
+        let often = policy::fails(self.frames, self.assumed, self.useless, reason);
         if often.is_some() || self.frames > policy::FORGET {
             (self.frames, self.assumed, self.useless) = (0, 0, 0);
         }

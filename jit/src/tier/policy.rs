@@ -50,22 +50,22 @@ pub(super) const FORGET: u32 = 1 << 20;
 pub(super) enum Fails {
     /// It takes something for granted about the loop at this header which is often not so.
     Assumption(usize),
+    /// Computed jumps go to places that it has no entry for.
+    Missed,
     /// It mostly does nothing.
     Useless,
 }
 
-/// Judges a unit after a run that failed. `frames`: runs, of which `assumed` failed at a loop (this one at `header`, if
-/// at all) and for `useless` native code did nothing.
+/// Judges a unit after a run that failed. `frames`: runs, of which `assumed` failed at a loop or a jump (this one for
+/// `reason`, if at all) and for `useless` native code did nothing.
 pub(super) fn fails(
     frames: u32,
     assumed: u32,
     useless: u32,
-    header: Option<usize>,
+    reason: Option<Fails>,
 ) -> Option<Fails> {
-    match header {
-        Some(header) if assumed >= FAILURES && assumed >= frames / OFTEN => {
-            Some(Fails::Assumption(header))
-        }
+    match reason {
+        Some(reason) if assumed >= FAILURES && assumed >= frames / OFTEN => Some(reason),
         _ if useless >= USELESS && useless >= frames / 2 => Some(Fails::Useless),
         _ => None,
     }
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_unit_is_judged_by_how_often_it_fails() {
-        let at = Some(7);
+        let at = Some(Fails::Assumption(7));
         assert_eq!(fails(15, 15, 0, at), None);
         assert_eq!(fails(16, 16, 0, at), Some(Fails::Assumption(7)));
         // Now and then is no reason.

@@ -51,6 +51,8 @@ pub(super) struct Record {
     pub(super) looked: AtomicBool,
     /// What the interpreter saw of it, and which assumptions failed. Small and bounded; made when it is nearly hot.
     pub(super) profile: Mutex<Option<Box<Profile>>>,
+    /// How often it was compiled again for the jumps in its profile.
+    pub(super) again: AtomicU32,
     /// How often it was watched.
     pub(super) watched: AtomicU32,
     pub(super) state: Mutex<State>,
@@ -73,6 +75,7 @@ impl Record {
             times: Times::default(),
             looked: AtomicBool::new(false),
             profile: Mutex::new(None),
+            again: AtomicU32::new(0),
             watched: AtomicU32::new(0),
             state: Mutex::new(State {
                 stage: Stage::Cold,

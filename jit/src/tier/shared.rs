@@ -43,6 +43,8 @@ pub(super) struct Shared {
 }
 
 const EAGER: usize = 64;
+/// How often a code is compiled again for jumps that it has no entry for; each time it gets all that were seen.
+const AGAIN: u32 = 8;
 /// How often a code is watched.
 const WATCHES: u32 = 4;
 
@@ -140,6 +142,13 @@ impl Shared {
                 let is_news = profile.get_or_insert_default().distrust(header);
                 drop(profile);
                 if is_news {
+                    add(&self.outcomes.distrusted, 1);
+                    let gas = record.native.load(Ordering::Relaxed);
+                    self.again(record, level, gas, code());
+                }
+            }
+            Fails::Missed => {
+                if record.again.fetch_add(1, Ordering::Relaxed) < AGAIN {
                     add(&self.outcomes.distrusted, 1);
                     let gas = record.native.load(Ordering::Relaxed);
                     self.again(record, level, gas, code());

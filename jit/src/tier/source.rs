@@ -96,7 +96,7 @@ impl Source for Native {
         let key = stored_as(&request.key, request.level);
         let store = self.store.as_ref().filter(|_| !request.count);
         // What is stored has the assumptions that failed.
-        let failed = request.profile.is_some_and(Profile::distrusts_any);
+        let failed = request.profile.is_some_and(Profile::failed);
         let stored = store.filter(|_| !failed).and_then(|store| store.get(&key));
         let was_stored = stored.is_some();
         let image = match stored {

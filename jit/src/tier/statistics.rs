@@ -142,7 +142,7 @@ statistics! {
     refused_panic: Counter;
     /// Codes given back to the interpreter because it was faster.
     slower: Counter;
-    /// Codes compiled again without an assumption that often failed.
+    /// Codes compiled again without an assumption that often failed, or with entries that computed jumps often missed.
     distrusted: Counter;
     /// Codes given back to the interpreter because native code mostly left at once.
     given_up: Counter;

@@ -181,6 +181,27 @@ fn a_loop_whose_assumptions_often_fail_is_compiled_again_without_them() {
 }
 
 #[test]
+fn places_that_computed_jumps_often_miss_become_entries() {
+    let world = World::of(
+        "PUSH1 3 PUSH1 5 ADD JUMP STOP STOP JUMPDEST PUSH1 15 PUSH1 7 ADD JUMP STOP STOP STOP STOP STOP STOP STOP JUMPDEST \
+         PUSH1 1 PUSH0 SSTORE STOP",
+    );
+    let (auto, watch) = tiers(Settings {
+        eager: Some(Level::Quick),
+        ..in_place(u64::MAX)
+    });
+    let before = runs(&world, &auto, 15);
+    assert_eq!((before.distrusted, before.compiled), (0, 1));
+    assert!(before.left_jump >= 15, "{before:?}");
+    // The second is seen when the first is no longer missed.
+    let then = runs(&world, &auto, 30);
+    assert_eq!((then.distrusted, then.compiled, then.units), (2, 3, 1));
+    assert_eq!(watch.profiles.lock()[&world.hash(0)].places().len(), 2);
+    let after = runs(&world, &auto, 50);
+    assert_eq!((after.left_jump, after.left), (then.left_jump, then.left));
+}
+
+#[test]
 fn code_for_which_native_code_does_nothing_goes_back_to_the_interpreter() {
     // The first instruction is one that is not compiled.
     let world = World::of("SLOTNUM STOP");
