@@ -46,7 +46,7 @@ pub enum Interpreted {
     Cold,
     /// There will be none.
     Refused,
-    /// Initcode, which runs once.
+    /// Initcode, which runs once, or no code at all.
     Initcode,
     /// The chain has gas costs of its own.
     Rules,

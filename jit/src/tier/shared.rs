@@ -254,7 +254,12 @@ impl Shared {
                     fall_back(&displaced.record);
                 }
             }
-            Pushed::Dropped => add(&self.outcomes.dropped, 1),
+            Pushed::Dropped => {
+                add(&self.outcomes.dropped, 1);
+                if state.unit.is_some() {
+                    state.stage = Stage::Ready;
+                }
+            }
         }
     }
 

@@ -102,7 +102,7 @@ statistics! {
     steps_cold: Counter;
     /// Instructions interpreted of codes that are not compiled for good, if they are counted.
     steps_refused: Counter;
-    /// Instructions interpreted of initcode, if they are counted.
+    /// Instructions interpreted of initcode and of empty code, if they are counted.
     steps_initcode: Counter;
     /// Instructions interpreted on a chain with gas costs of its own, if they are counted.
     steps_rules: Counter;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::source::{in_place, tiers};
-use crate::world::{World, assembled, call, cfg, countdown, machine, run};
+use crate::world::{World, assembled, call, cfg, countdown, machine, run, run_number};
 use zvm_jit::compiler::Level;
 use zvm_jit::profile::Width;
 use zvm_jit::tier::{Auto, Settings, Statistics};
@@ -263,13 +263,7 @@ fn watching_and_recompiling_change_no_result_on_any_thread() {
         slice: 8,
         ..in_place(1)
     });
-    let expected = [0, 1].map(|number| {
-        call(
-            &mut machine(&world, cfg(Fork::LATEST), None),
-            number,
-            900_000,
-        )
-    });
+    let expected = [0, 1].map(|number| run_number(&world, number, 900_000, None));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
