@@ -161,7 +161,8 @@ fn steps(html: &mut String, programs: &[ProgramReport]) {
         }
         html.push_str("</tr>");
     };
-    let levels: [(&str, fn(&ProgramReport) -> &Steps); 2] = [
+    type OfLevel = (&'static str, fn(&ProgramReport) -> &Steps);
+    let levels: [OfLevel; 2] = [
         ("quick", |program| &program.compile_steps_us.quick),
         ("full", |program| &program.compile_steps_us.full),
     ];
