@@ -46,7 +46,8 @@ pub fn translate(code: &Blocks, flow: &Flow, code_len: usize, options: Options) 
     let regions = (0..flow.regions.len())
         .map(|index| region(code, flow, code_len, options, index))
         .collect();
-    Function { regions }
+    let named = code.named;
+    Function { regions, named }
 }
 
 fn region(code: &Blocks, flow: &Flow, code_len: usize, options: Options, index: usize) -> Region {

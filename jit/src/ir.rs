@@ -353,6 +353,8 @@ impl Region {
 pub struct Function {
     /// The regions.
     pub regions: Vec<Region>,
+    /// Blocks from here on are copies: nobody enters them from outside.
+    pub named: usize,
 }
 
 impl Function {

@@ -3,6 +3,7 @@
 pub mod abi;
 mod arena;
 pub mod build;
+mod calls;
 pub mod code;
 pub mod compiler;
 pub mod disk;

@@ -41,6 +41,13 @@ fn signature_of(call_conv: CallConv, params: usize, returns: usize) -> Signature
 
 /// The blocks of a function that may be entered from outside, in order of their index there.
 pub fn entries(code: &ir::Function) -> Vec<usize> {
+    let mut entries = ways_in(code);
+    entries.retain(|block| *block < code.named);
+    entries
+}
+
+/// The blocks that control comes to with every word on the stack.
+fn ways_in(code: &ir::Function) -> Vec<usize> {
     let mut entries = Vec::new();
     for region in &code.regions {
         for (position, (index, block)) in region.blocks.iter().enumerate() {
@@ -92,14 +99,15 @@ pub fn lower(
         write: builder.import_signature(signature_of(conv, 3, 0)),
         compute: builder.import_signature(signature_of(conv, 1, 0)),
     };
-    let names = entries(code);
-    let mut made = |params: usize| -> Vec<ClifBlock> {
-        names
-            .iter()
-            .map(|_| block(&mut builder, params, false))
-            .collect()
-    };
-    let (gates, entries) = (made(0), made(2));
+    let entry: HashMap<usize, ClifBlock> = ways_in(code)
+        .into_iter()
+        .map(|name| (name, block(&mut builder, 2, false)))
+        .collect();
+    let (mut gates, mut entries) = (Vec::new(), Vec::new());
+    for name in self::entries(code) {
+        gates.push(block(&mut builder, 0, false));
+        entries.push(entry[&name]);
+    }
     let (frame, sp, gas, index) = (params[0], params[1], params[2], params[3]);
     let args = [index, index, sp, gas].map(BlockArg::from);
     builder.ins().jump(shared.dispatch, &args);
@@ -107,7 +115,7 @@ pub fn lower(
         builder,
         frame,
         shared,
-        entry: names.into_iter().zip(entries.iter().copied()).collect(),
+        entry,
         stress,
         region: &Region::default(),
         blocks: HashMap::new(),

@@ -38,7 +38,7 @@ impl Builder<'_> {
                 });
                 Terminator::End
             }
-            _ => Terminator::Goto(self.edge(index + 1, state, false)),
+            _ => Terminator::Goto(self.behind(index, state, false)),
         }
     }
 
