@@ -69,6 +69,8 @@ pub struct NativeFrame {
     pub entries: *const u16,
     /// Guards that fail on purpose: counts down to zero, only in code compiled so.
     pub stress: u64,
+    /// What the caller had in the register that native code keeps the frame's address in.
+    pub saved: u64,
     /// See [`Execute`]; by [`Helper`].
     pub execute: [Execute; HELPERS],
     /// See [`Expand`].
@@ -197,6 +199,8 @@ pub mod offset {
     pub const ENTRIES: i32 = offset_of!(NativeFrame, entries) as i32;
     /// [`NativeFrame::stress`]
     pub const STRESS: i32 = offset_of!(NativeFrame, stress) as i32;
+    /// [`NativeFrame::saved`]
+    pub const SAVED: i32 = offset_of!(NativeFrame, saved) as i32;
     /// [`NativeFrame::expand`]
     pub const EXPAND: i32 = offset_of!(NativeFrame, expand) as i32;
     /// [`NativeFrame::halt`]

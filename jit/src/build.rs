@@ -24,6 +24,7 @@ use crate::flow::Flow;
 use crate::fold::Folder;
 use crate::ir::{Block, Function, Region, Statement, Target, Terminator, Value};
 use crate::state::State;
+use crate::unused;
 
 /// Wide words that a block takes in registers: more would be spilled.
 const WIDE: usize = 4;
@@ -59,6 +60,7 @@ fn region(code: &Blocks, flow: &Flow, code_len: usize, options: Options, index: 
         builder.translate();
         let again = !builder.wider.is_empty() || !builder.counting.is_empty();
         if !again || builder.all_wide && builder.wider.is_empty() {
+            unused::remove(&mut builder.region);
             return builder.region;
         }
         (wide, counters) = (builder.wide, builder.counters);

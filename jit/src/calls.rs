@@ -20,7 +20,9 @@ const BLOCKS: usize = 12;
 /// A block at whose end the frame ends is copied up to this many instructions; larger ones are shared.
 const ENDING: usize = 3;
 /// Of all instructions, the share that may be added by copies: one in so many.
-const GROWTH: usize = 4;
+const GROWTH: usize = 8;
+/// And as many that any code may have.
+const FREE: usize = 16;
 /// Rounds until every address that is left on the stack makes its block one that computed jumps enter.
 const ROUNDS: usize = 6;
 /// Addresses that are followed at a time, and how far down.
@@ -135,7 +137,7 @@ impl<'a> Follower<'a> {
             escaped: escaped.clone(),
             ways,
             large: HashSet::new(),
-            budget: instructions / GROWTH,
+            budget: FREE + instructions / GROWTH,
             work: Vec::new(),
         }
     }
@@ -393,5 +395,64 @@ impl Copy<'_> {
         }
         self.outward.push((to.block, held));
         Some(to.block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::blocks;
+    use zvm_runtimes::isa::{Isa, assemble};
+    use zvm_runtimes::revm::primitives::hardfork::SpecId;
+
+    fn blocks_of(text: &str) -> Blocks {
+        blocks(&assemble(Isa::Evm, text).unwrap(), SpecId::OSAKA)
+    }
+
+    #[test]
+    fn a_function_called_from_one_place_returns_there() {
+        let blocks = blocks_of(
+            "PUSH1 @back PUSH1 @sub JUMP :back JUMPDEST STOP :sub JUMPDEST PUSH1 1 POP JUMP",
+        );
+        assert_eq!(blocks.blocks[2].end, End::Jump(Some(1)));
+        assert_eq!(blocks.entered, [true, false, false]);
+    }
+
+    #[test]
+    fn a_small_function_is_copied_to_each_of_its_callers() {
+        let blocks = blocks_of(
+            "PUSH1 @a PUSH1 @sub JUMP :a JUMPDEST PUSH1 @b PUSH1 @sub JUMP :b JUMPDEST STOP \
+             :sub JUMPDEST PUSH1 1 POP JUMP",
+        );
+        assert_eq!((blocks.named, blocks.blocks.len()), (4, 6));
+        let returns = |caller: usize| match blocks.blocks[caller].end {
+            End::Jump(Some(copy)) if copy >= blocks.named => blocks.blocks[copy].end,
+            end => end,
+        };
+        assert_eq!(returns(0), End::Jump(Some(1)));
+        assert_eq!(returns(1), End::Jump(Some(2)));
+        assert_eq!(blocks.entered, [true, false, false, false, false, false]);
+    }
+
+    #[test]
+    fn an_address_that_is_lost_sight_of_may_be_entered() {
+        // A call of another contract lies between: what the frame comes back with is not followed.
+        let blocks = blocks_of(
+            "PUSH1 @back PUSH0 PUSH0 PUSH0 PUSH0 PUSH0 PUSH0 PUSH0 CALL POP JUMP :back JUMPDEST STOP",
+        );
+        assert_eq!(blocks.entered, [true, true, true]);
+        // A place in memory.
+        let blocks = blocks_of("PUSH1 @back PUSH0 MSTORE STOP :back JUMPDEST STOP");
+        assert_eq!(blocks.entered, [true, true]);
+    }
+
+    #[test]
+    fn recursion_is_not_copied_without_end() {
+        let blocks = blocks_of(
+            "PUSH1 @a PUSH1 @sub JUMP :a JUMPDEST PUSH1 @b PUSH1 @sub JUMP :b JUMPDEST STOP \
+             :sub JUMPDEST PUSH0 CALLDATALOAD PUSH1 @out JUMPI PUSH1 @c PUSH1 @sub JUMP :c JUMPDEST JUMP \
+             :out JUMPDEST JUMP",
+        );
+        assert_eq!(blocks.blocks.len(), blocks.named);
     }
 }

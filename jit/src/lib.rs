@@ -20,4 +20,5 @@ pub mod run;
 mod state;
 pub mod tier;
 pub mod unit;
+mod unused;
 mod words;

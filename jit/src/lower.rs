@@ -109,11 +109,15 @@ pub fn lower(
         entries.push(entry[&name]);
     }
     let (frame, sp, gas, index) = (params[0], params[1], params[2], params[3]);
+    let saved = builder.ins().get_pinned_reg(types::I64);
+    builder.ins().set_pinned_reg(frame);
+    builder
+        .ins()
+        .store(MemFlagsData::trusted(), saved, frame, offset::SAVED);
     let args = [index, index, sp, gas].map(BlockArg::from);
     builder.ins().jump(shared.dispatch, &args);
     let mut lowering = Lowering {
         builder,
-        frame,
         shared,
         entry,
         stress,
@@ -160,7 +164,6 @@ enum Computed {
 
 struct Lowering<'a> {
     builder: FunctionBuilder<'a>,
-    frame: ClifValue,
     shared: Shared,
     /// Per block that may be entered: stack pointer and gas.
     entry: HashMap<usize, ClifBlock>,
@@ -187,16 +190,24 @@ impl<'a> Lowering<'a> {
         self.builder.ins().iconst(types::I64, number as i64)
     }
 
+    /// The frame. It has a register of its own: as a value it would live through the whole function, be spilled, and be
+    /// moved to where each exit expects it.
+    fn frame(&mut self) -> ClifValue {
+        self.builder.ins().get_pinned_reg(types::I64)
+    }
+
     fn field(&mut self, offset: i32) -> ClifValue {
+        let frame = self.frame();
         self.builder
             .ins()
-            .load(types::I64, MemFlagsData::trusted(), self.frame, offset)
+            .load(types::I64, MemFlagsData::trusted(), frame, offset)
     }
 
     fn set_field(&mut self, value: ClifValue, offset: i32) {
+        let frame = self.frame();
         self.builder
             .ins()
-            .store(MemFlagsData::trusted(), value, self.frame, offset);
+            .store(MemFlagsData::trusted(), value, frame, offset);
     }
 
     /// The address of a slot.
@@ -225,8 +236,7 @@ impl<'a> Lowering<'a> {
         {
             self.set_field(value, offset);
         }
-        let leave = self.number(LEAVE as u64);
-        self.builder.ins().return_(&[leave]);
+        self.give_back(LEAVE);
 
         for (block, reason) in [
             (self.shared.out_of_gas, Halted::OutOfGas),
@@ -235,15 +245,23 @@ impl<'a> Lowering<'a> {
             self.builder.switch_to_block(block);
             let reason = self.number(reason as u64);
             let function = self.field(offset::HALT);
+            let frame = self.frame();
             self.builder
                 .ins()
-                .call_indirect(self.shared.halt, function, &[self.frame, reason]);
+                .call_indirect(self.shared.halt, function, &[frame, reason]);
             self.builder.ins().jump(self.shared.done, &[]);
         }
 
         self.builder.switch_to_block(self.shared.done);
-        let done = self.number(DONE as u64);
-        self.builder.ins().return_(&[done]);
+        self.give_back(DONE);
+    }
+
+    /// Returns to who called native code, with the register in which the frame was as it was found.
+    fn give_back(&mut self, exit: i64) {
+        let saved = self.field(offset::SAVED);
+        self.builder.ins().set_pinned_reg(saved);
+        let exit = self.number(exit as u64);
+        self.builder.ins().return_(&[exit]);
     }
 
     /// Computed jumps and the way in. Stack pointer and gas go to the entries through the frame: passed as arguments

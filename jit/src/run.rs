@@ -62,6 +62,7 @@ thread_local! {
             returndata_len: 0,
             entries: ptr::null(),
             stress: u64::MAX,
+            saved: 0,
             execute: EXECUTE,
             expand,
             halt,
@@ -220,7 +221,8 @@ fn enter<'a>(
     // the unit and outlive the call; the calls back keep the pointers current.
     let exit = unsafe { (unit.entry())(frame, sp, gas, u64::from(entry)) };
     if exit != DONE {
-        // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
+        // SAFETY: native code is back, and left a height within the checked bounds with every word below written that
+        // is still read.
         unsafe {
             let (sp, gas, pc) = ((*frame).sp, (*frame).gas, (*frame).pc);
             sync_interpreter(&*frame, sp, gas, pc, &mut *host.interpreter);
