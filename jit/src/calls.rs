@@ -44,10 +44,11 @@ pub fn follow(code: &mut Blocks) {
     let mut escaped = BTreeSet::new();
     for round in 0.. {
         let mut found = Follower::new(code, &escaped);
-        if round == ROUNDS {
-            found.escaped.extend(every_address(code));
-        }
         found.run();
+        // What is not reached in any way that is known may be in one that is not.
+        let unknown = |block: usize| round == ROUNDS || !found.is_known(block);
+        let addresses = addresses(code, unknown);
+        found.escaped.extend(addresses);
         let more = found.escaped.iter().any(|block| !found.entered[*block]);
         if more && round < ROUNDS {
             escaped.extend(found.escaped);
@@ -56,24 +57,32 @@ pub fn follow(code: &mut Blocks) {
         let Follower {
             entered,
             escaped,
-            blocks,
+            ends,
+            seen,
+            copies,
             ..
         } = found;
         code.entered = entered;
-        code.entered.resize(blocks.len(), false);
         for block in escaped {
             code.entered[block] = true;
         }
-        code.blocks = blocks;
+        for ((block, end), held) in code.blocks.iter_mut().zip(ends).zip(seen) {
+            block.end = end;
+            let held = held.unwrap_or_default().into_iter();
+            block.awaits = held.map(|(_, address)| address.block).collect();
+        }
+        code.blocks.extend(copies);
+        code.entered.resize(code.blocks.len(), false);
         return;
     }
 }
 
-/// Every block whose address is left on the stack somewhere.
-fn every_address(code: &Blocks) -> Vec<usize> {
-    let blocks = code.blocks.iter();
+/// Blocks whose addresses are left on the stack by some blocks.
+fn addresses(code: &Blocks, by: impl Fn(usize) -> bool) -> Vec<usize> {
+    let blocks = code.blocks.iter().enumerate();
     blocks
-        .flat_map(|block| {
+        .filter(|(index, _)| by(*index))
+        .flat_map(|(_, block)| {
             let left = block.left.iter();
             left.filter_map(|source| pushed(code, block, *source))
         })
@@ -91,8 +100,11 @@ fn pushed(code: &Blocks, block: &BasicBlock, source: Source) -> Option<usize> {
 struct Follower<'a> {
     code: &'a Blocks,
     entered: Vec<bool>,
-    /// With the targets that were found, then copies.
-    blocks: Vec<BasicBlock>,
+    /// With the targets that were found.
+    ends: Vec<End>,
+    copies: Vec<BasicBlock>,
+    /// Blocks of which there are copies.
+    copied: HashSet<usize>,
     /// What was held where a block was first reached.
     seen: Vec<Option<Held>>,
     escaped: BTreeSet<usize>,
@@ -132,7 +144,9 @@ impl<'a> Follower<'a> {
         Self {
             code,
             entered,
-            blocks: code.blocks.clone(),
+            ends: code.blocks.iter().map(|block| block.end).collect(),
+            copies: Vec::new(),
+            copied: HashSet::new(),
             seen: vec![None; code.blocks.len()],
             escaped: escaped.clone(),
             ways,
@@ -151,6 +165,10 @@ impl<'a> Follower<'a> {
         while let Some((block, held)) = self.work.pop() {
             self.visit(block, held);
         }
+    }
+
+    fn is_known(&self, block: usize) -> bool {
+        self.seen[block].is_some() || self.copied.contains(&block)
     }
 
     /// Computed jumps may go where these addresses say.
@@ -174,7 +192,6 @@ impl<'a> Follower<'a> {
             return;
         }
         let basic = &self.code.blocks[block];
-        self.blocks[block].awaits = held.iter().map(|(_, address)| address.block).collect();
         let (after, dropped) = behind(self.code, basic, 0, &held);
         self.escape(&dropped);
         let aim = aim(basic, &held);
@@ -193,11 +210,11 @@ impl<'a> Follower<'a> {
             (End::Jump(Some(target)), _) => self.jump(block, target, after),
             (End::JumpI(Some(target)), _) => self.work.push((target, after)),
             (End::Jump(None), Some(to)) => {
-                self.blocks[block].end = End::Jump(Some(to.block));
+                self.ends[block] = End::Jump(Some(to.block));
                 self.work.push((to.block, after));
             }
             (End::JumpI(None), Some(to)) => {
-                self.blocks[block].end = End::JumpI(Some(to.block));
+                self.ends[block] = End::JumpI(Some(to.block));
                 self.work.push((to.block, after));
             }
             (End::Jump(None) | End::JumpI(None), None) => self.escape(&after),
@@ -213,7 +230,7 @@ impl<'a> Follower<'a> {
         let mut copy = Copy {
             code: self.code,
             ways: &self.ways,
-            first: self.blocks.len(),
+            first: self.ends.len() + self.copies.len(),
             places: Vec::new(),
             blocks: Vec::new(),
             copies: 1,
@@ -222,6 +239,7 @@ impl<'a> Follower<'a> {
         };
         let made = copy.block(target, 1, 0, held.clone());
         let Copy {
+            places,
             blocks,
             cost,
             outward,
@@ -230,8 +248,9 @@ impl<'a> Follower<'a> {
         match made {
             Some(made) if cost <= self.budget => {
                 self.budget -= cost;
-                self.blocks.extend(blocks);
-                self.blocks[from].end = End::Jump(Some(made));
+                self.copies.extend(blocks);
+                self.copied.extend(places.iter().map(|place| place.block));
+                self.ends[from] = End::Jump(Some(made));
                 self.work.extend(outward);
             }
             made => {
