@@ -119,6 +119,8 @@ pub struct NativeFrame {
     pub entries: *const u16,
     /// Guards that fail on purpose: counts down to zero, only in code compiled so.
     pub stress: u64,
+    /// What the caller had in the register that native code keeps the frame's address in.
+    pub saved: u64,
     /// See [`Execute`]; by [`Helper`].
     pub execute: [Execute; HELPERS],
     /// See [`Expand`].
@@ -255,6 +257,8 @@ pub mod offset {
     pub const EXECUTED: i32 = offset_of!(NativeFrame, executed) as i32;
     /// [`NativeFrame::called`]
     pub const CALLED: i32 = offset_of!(NativeFrame, called) as i32;
+    /// [`NativeFrame::saved`]
+    pub const SAVED: i32 = offset_of!(NativeFrame, saved) as i32;
     /// [`NativeFrame::expand`]
     pub const EXPAND: i32 = offset_of!(NativeFrame, expand) as i32;
     /// [`NativeFrame::halt`]

@@ -26,6 +26,7 @@ use crate::fold::Folder;
 use crate::ir::{Block, Function, Region, Statement, Target, Terminator, Value};
 use crate::profile::Profile;
 use crate::state::State;
+use crate::unused;
 
 /// Wide words that a block takes in registers: more would be spilled.
 const WIDE: usize = 4;
@@ -50,7 +51,8 @@ pub fn translate(code: &Blocks, flow: &Flow, code_len: usize, options: Options<'
     let regions = (0..flow.regions.len())
         .map(|index| region(code, flow, code_len, options, index))
         .collect();
-    Function { regions }
+    let named = code.named;
+    Function { regions, named }
 }
 
 fn region(
@@ -68,6 +70,7 @@ fn region(
         builder.translate();
         let again = !builder.wider.is_empty() || !builder.counting.is_empty();
         if !again || builder.all_wide && builder.wider.is_empty() {
+            unused::remove(&mut builder.region);
             return builder.region;
         }
         (wide, counters) = (builder.wide, builder.counters);

@@ -10,6 +10,7 @@
 
 use core::fmt;
 
+use crate::calls;
 use alloy_primitives::U256;
 use zvm_runtimes::isa::{Flags, Isa, JumpDests, Op, OpInfo, disassemble};
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
@@ -62,8 +63,11 @@ pub struct BasicBlock {
     pub pc: usize,
     /// Its instructions.
     pub instructions: Vec<Instruction>,
-    /// How it ends.
+    /// How it ends. A target that is not named in the block itself is where control goes on the way by which the block
+    /// was first reached: whoever follows it checks the word.
     pub end: End,
+    /// The block behind it in the code.
+    pub next: Option<usize>,
     /// Words below its start that it needs.
     pub needs: i32,
     /// Words above its start that it reaches.
@@ -72,16 +76,35 @@ pub struct BasicBlock {
     pub delta: i32,
     /// Slots that hold something else behind it, up to the height there.
     pub changed: Vec<i32>,
+    /// What each of them holds.
+    pub left: Vec<Source>,
+    /// Where the target of its jump comes from.
+    pub aim: Source,
+    /// Blocks that some word on the stack before it is known to name: return addresses.
+    pub awaits: Vec<usize>,
+    /// Words below its start that are still taken, if control cannot but end the frame from here.
+    pub last_words: Option<i32>,
     /// Slots whose word before it an instruction other than a move takes.
     pub read: Vec<i32>,
 }
 
-/// Code as blocks in order of `pc`.
+impl BasicBlock {
+    /// Whether the frame waits behind the last instruction, to go on at the next.
+    pub fn is_suspended(&self) -> bool {
+        let last = self.instructions.last();
+        last.is_some_and(|last| last.info.has(Flags::SUSPENDS))
+    }
+}
+
+/// Code as blocks.
 #[derive(Debug)]
 pub struct Blocks {
-    /// The blocks.
+    /// The blocks in order of `pc`, then copies of some of them.
     pub blocks: Vec<BasicBlock>,
-    /// Per block: the frame may arrive there from outside (start, behind calls, by a computed jump).
+    /// How many are no copies.
+    pub named: usize,
+    /// Per block: the frame may arrive there from outside (start, behind calls, by a computed jump; the last as
+    /// [`crate::calls`] finds it).
     pub entered: Vec<bool>,
     /// Where jumps may go, in order of pc.
     pub jumpdests: Vec<usize>,
@@ -90,7 +113,16 @@ pub struct Blocks {
 impl Blocks {
     /// The block that starts at `pc`.
     pub fn at(&self, pc: usize) -> Option<usize> {
-        self.blocks.binary_search_by_key(&pc, |block| block.pc).ok()
+        self.blocks[..self.named]
+            .binary_search_by_key(&pc, |block| block.pc)
+            .ok()
+    }
+
+    /// The block that a word names, if jumps may go there.
+    pub fn named(&self, word: U256) -> Option<usize> {
+        let pc = usize::try_from(word).ok()?;
+        self.jumpdests.binary_search(&pc).ok()?;
+        self.at(pc)
     }
 }
 
@@ -98,9 +130,10 @@ impl fmt::Display for Blocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (block, entered)) in self.blocks.iter().zip(&self.entered).enumerate() {
             let entered = if *entered { " entered" } else { "" };
+            let copy = if index < self.named { "" } else { " copy" };
             writeln!(
                 f,
-                "b{index} pc {}{entered} needs {} grows {} delta {} changes {:?} reads {:?}",
+                "b{index} pc {}{copy}{entered} needs {} grows {} delta {} changes {:?} reads {:?}",
                 block.pc, block.needs, block.grows, block.delta, block.changed, block.read
             )?;
             for instruction in &block.instructions {
@@ -175,10 +208,15 @@ pub fn blocks_with(code: &[u8], spec: SpecId, places: &[usize]) -> Blocks {
                 pc,
                 instructions: Vec::new(),
                 end: End::Fall,
+                next: None,
                 needs: 0,
                 grows: 0,
                 delta: 0,
                 changed: Vec::new(),
+                left: Vec::new(),
+                aim: Source::Other,
+                awaits: Vec::new(),
+                last_words: None,
                 read: Vec::new(),
             }
         });
@@ -220,8 +258,13 @@ pub fn blocks_with(code: &[u8], spec: SpecId, places: &[usize]) -> Blocks {
         block.end = End::Halt(code.len());
         blocks.push(block);
     }
+    let named = blocks.len();
+    for (index, block) in blocks.iter_mut().enumerate() {
+        block.next = Some(index + 1).filter(|next| *next < named);
+    }
     let mut blocks = Blocks {
         blocks,
+        named,
         entered,
         jumpdests: (0..code.len())
             .filter(|pc| jumpdests.contains(*pc))
@@ -237,6 +280,8 @@ pub fn blocks_with(code: &[u8], spec: SpecId, places: &[usize]) -> Blocks {
             blocks.entered[index] = true;
         }
     }
+    find_ends(&mut blocks);
+    calls::follow(&mut blocks);
     blocks
 }
 
@@ -273,12 +318,12 @@ impl Stack {
     }
 }
 
-/// Follows the words through a block: what it needs, changes and reads, where it jumps, and which places in the code
-/// it leaves on the stack for others to jump to.
+/// Follows the words through a block: what it needs, changes and reads, where it jumps, and what it leaves on
+/// the stack. A place in the code that it stores in memory may be jumped to from anywhere.
 fn walk(blocks: &mut Blocks, index: usize) {
     let mut stack = Stack::default();
     let (mut needs, mut grows, mut read) = (0, 0, Vec::new());
-    let mut target = None;
+    let mut aim = Source::Other;
     let mut stored = Vec::new();
     let block = &blocks.blocks[index];
     for (position, instruction) in block.instructions.iter().enumerate() {
@@ -304,10 +349,8 @@ fn walk(blocks: &mut Blocks, index: usize) {
                         stored.push(source);
                     }
                 }
-                if matches!(info.op, Op::Jump | Op::JumpI)
-                    && let Source::Push(pushed) = *stack.slot(top)
-                {
-                    target = Some(block.instructions[pushed].immediate);
+                if matches!(info.op, Op::Jump | Op::JumpI) {
+                    aim = *stack.slot(top);
                 }
                 let bottom = top + 1 - i32::from(info.inputs);
                 for output in 0..i32::from(info.outputs) {
@@ -327,24 +370,14 @@ fn walk(blocks: &mut Blocks, index: usize) {
         .collect::<Vec<_>>();
     read.sort_unstable();
     read.dedup();
-    let names: Vec<usize> = left
-        .into_iter()
-        .chain(stored)
-        .filter_map(|source| match source {
-            Source::Push(pushed) => usize::try_from(block.instructions[pushed].immediate).ok(),
-            _ => None,
-        })
-        .collect();
-    let target = target
-        .and_then(|target| usize::try_from(target).ok())
-        .filter(|pc| blocks.jumpdests.binary_search(pc).is_ok())
-        .and_then(|pc| blocks.at(pc));
-    for pc in names {
-        if blocks.jumpdests.binary_search(&pc).is_ok()
-            && let Some(name) = blocks.at(pc)
-        {
-            blocks.entered[name] = true;
-        }
+    let named = |source: Source| match source {
+        Source::Push(pushed) => blocks.named(block.instructions[pushed].immediate),
+        _ => None,
+    };
+    let target = named(aim);
+    let stored: Vec<usize> = stored.into_iter().filter_map(named).collect();
+    for name in stored {
+        blocks.entered[name] = true;
     }
     let block = &mut blocks.blocks[index];
     block.end = match block.end {
@@ -356,7 +389,34 @@ fn walk(blocks: &mut Blocks, index: usize) {
     block.grows = grows;
     block.delta = stack.height;
     block.changed = changed;
+    block.left = left;
+    block.aim = aim;
     block.read = read;
+}
+
+/// Finds the blocks from which control only comes to the end of the frame. Most jumps go forward, so few rounds find
+/// nearly all; one that is not found costs some writes.
+fn find_ends(code: &mut Blocks) {
+    for _ in 0..4 {
+        for index in (0..code.blocks.len()).rev() {
+            let block = &code.blocks[index];
+            let behind = |next: Option<usize>| {
+                let needs = code.blocks[next?].last_words?;
+                Some(block.needs.max(needs - block.delta))
+            };
+            let last_words = match block.end {
+                End::Stop if !block.is_suspended() => Some(block.needs),
+                End::Halt(_) => Some(block.needs),
+                End::Fall => behind(block.next),
+                End::Jump(target) => behind(target),
+                End::JumpI(target) => behind(block.next)
+                    .zip(behind(target))
+                    .map(|(a, b)| a.max(b)),
+                End::Stop | End::Leave(_) => None,
+            };
+            code.blocks[index].last_words = last_words;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -390,16 +450,6 @@ mod tests {
         );
         // The jump is direct, so nobody else arrives at the end.
         assert_eq!(blocks.entered, [true, false, true, false]);
-    }
-
-    #[test]
-    fn a_place_left_on_the_stack_may_be_entered() {
-        let blocks = blocks_of(
-            "PUSH1 @back PUSH1 @sub JUMP :back JUMPDEST STOP :sub JUMPDEST JUMP",
-            SpecId::OSAKA,
-        );
-        assert_eq!(blocks.entered, [true, true, false]);
-        assert_eq!(blocks.blocks[2].end, End::Jump(None));
     }
 
     #[test]

@@ -201,6 +201,7 @@ impl Compiler {
                 ("use_colocated_libcalls", "false"),
                 ("preserve_frame_pointers", "true"),
                 ("unwind_info", "false"),
+                ("enable_pinned_reg", "true"),
                 (
                     "enable_verifier",
                     if cfg!(debug_assertions) {

@@ -70,7 +70,7 @@ const LOOP_BUDGET: usize = 16;
 
 /// The blocks that follow a block within the code, by direct edges.
 pub fn successors(code: &Blocks, block: usize) -> [Option<usize>; 2] {
-    let next = Some(block + 1).filter(|next| *next < code.blocks.len());
+    let next = code.blocks[block].next;
     match code.blocks[block].end {
         End::Fall => [next, None],
         End::Jump(target) => [target, None],
@@ -81,7 +81,10 @@ pub fn successors(code: &Blocks, block: usize) -> [Option<usize>; 2] {
 
 /// Finds regions and loops.
 pub fn analyse(code: &Blocks) -> Flow {
-    let mut roots = code.entered.clone();
+    let mut roots = vec![false; code.blocks.len()];
+    for block in (0..roots.len()).filter(|block| code.entered[*block]) {
+        add(code, &mut roots, block);
+    }
     // Every round adds roots, and few are needed; a code made to need many gets a root at every merge.
     for round in 0.. {
         if round == 24 {
@@ -91,14 +94,16 @@ pub fn analyse(code: &Blocks) -> Flow {
                     arrivals[next] += 1;
                 }
             }
-            for (root, arrivals) in roots.iter_mut().zip(arrivals) {
-                *root |= arrivals > 1;
+            for (block, arrivals) in arrivals.into_iter().enumerate() {
+                if arrivals > 1 {
+                    add(code, &mut roots, block);
+                }
             }
         }
         let (place, conflicts) = assign(code, &roots);
         if !conflicts.is_empty() {
             for block in conflicts {
-                roots[block] = true;
+                add(code, &mut roots, block);
             }
             continue;
         }
@@ -107,12 +112,22 @@ pub fn analyse(code: &Blocks) -> Flow {
             Ok(flow) => return flow,
             Err(more) => {
                 for block in more {
-                    roots[block] = true;
+                    add(code, &mut roots, block);
                 }
             }
         }
     }
     unreachable!("rounds end when every merge is a root")
+}
+
+/// Makes a block a root. The return addresses that were known there are not any more: jumps to them are computed.
+fn add(code: &Blocks, roots: &mut [bool], block: usize) {
+    let mut work = vec![block];
+    while let Some(block) = work.pop() {
+        if !core::mem::replace(&mut roots[block], true) {
+            work.extend(&code.blocks[block].awaits);
+        }
+    }
 }
 
 type Place = Vec<Option<(usize, i32)>>;

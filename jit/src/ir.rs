@@ -118,6 +118,20 @@ pub enum Statement {
         /// The lowest operand's slot.
         slot: i32,
     },
+    /// An operation in line if both operands are numbers of 64 bits (signed ones for multiplication and signed
+    /// division), by Rust if not.
+    Small {
+        /// Which.
+        pure: Pure,
+        /// The operands, the first was on top.
+        operands: [Value; 2],
+        /// How they get to the stack for Rust.
+        writes: Vec<Write>,
+        /// The lowest operand's slot.
+        slot: i32,
+        /// The result.
+        result: Value,
+    },
     /// A word about the call or the block, written to a slot.
     Env {
         /// Which.
@@ -342,6 +356,7 @@ impl Region {
             Statement::MStore(..) => (10, 0),
             Statement::MStore8(..) => (3, 0),
             Statement::Pure { .. } => (3, 0),
+            Statement::Small { writes, .. } => (40 + 7 * writes.len(), 3),
             Statement::Env { .. } | Statement::CallData { .. } => (5, 0),
             Statement::Call { .. } => (6, 1),
         }
@@ -353,6 +368,8 @@ impl Region {
 pub struct Function {
     /// The regions.
     pub regions: Vec<Region>,
+    /// Blocks from here on are copies: nobody enters them from outside.
+    pub named: usize,
 }
 
 impl Function {
@@ -461,6 +478,17 @@ impl Region {
             }
             Statement::Pure { pure, slot } => {
                 write!(f, "slot {slot} = {} on the stack", name(pure))
+            }
+            Statement::Small {
+                pure,
+                operands: [x, y],
+                writes,
+                result,
+                ..
+            } => {
+                let (x, y) = (self.show(*x), self.show(*y));
+                write!(f, "v{} = small {} {x} {y}", result.0, name(pure))?;
+                self.show_writes(f, writes)
             }
             Statement::Env { env, slot } => write!(f, "slot {slot} = {}", name(env)),
             Statement::CallData { offset, slot } => {

@@ -3,6 +3,7 @@
 pub mod abi;
 mod arena;
 pub mod build;
+mod calls;
 pub mod code;
 pub mod compiler;
 pub mod counts;
@@ -21,4 +22,5 @@ pub mod run;
 mod state;
 pub mod tier;
 pub mod unit;
+mod unused;
 mod words;

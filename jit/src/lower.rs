@@ -42,6 +42,13 @@ fn signature_of(call_conv: CallConv, params: usize, returns: usize) -> Signature
 
 /// The blocks of a function that may be entered from outside, in order of their index there.
 pub fn entries(code: &ir::Function) -> Vec<usize> {
+    let mut entries = ways_in(code);
+    entries.retain(|block| *block < code.named);
+    entries
+}
+
+/// The blocks that control comes to with every word on the stack.
+fn ways_in(code: &ir::Function) -> Vec<usize> {
     let mut entries = Vec::new();
     for region in &code.regions {
         for (position, (index, block)) in region.blocks.iter().enumerate() {
@@ -103,22 +110,27 @@ pub fn lower(
         write: builder.import_signature(signature_of(conv, 3, 0)),
         compute: builder.import_signature(signature_of(conv, 1, 0)),
     };
-    let names = entries(code);
-    let mut made = |params: usize| -> Vec<ClifBlock> {
-        names
-            .iter()
-            .map(|_| block(&mut builder, params, false))
-            .collect()
-    };
-    let (gates, entries) = (made(0), made(2));
+    let entry: HashMap<usize, ClifBlock> = ways_in(code)
+        .into_iter()
+        .map(|name| (name, block(&mut builder, 2, false)))
+        .collect();
+    let (mut gates, mut entries) = (Vec::new(), Vec::new());
+    for name in self::entries(code) {
+        gates.push(block(&mut builder, 0, false));
+        entries.push(entry[&name]);
+    }
     let (frame, sp, gas, index) = (params[0], params[1], params[2], params[3]);
+    let saved = builder.ins().get_pinned_reg(types::I64);
+    builder.ins().set_pinned_reg(frame);
+    builder
+        .ins()
+        .store(MemFlagsData::trusted(), saved, frame, offset::SAVED);
     let args = [index, index, sp, gas].map(BlockArg::from);
     builder.ins().jump(shared.dispatch, &args);
     let mut lowering = Lowering {
         builder,
-        frame,
         shared,
-        entry: names.into_iter().zip(entries.iter().copied()).collect(),
+        entry,
         stress: options.stress,
         counted: options.counted,
         region: &Region::default(),
@@ -164,7 +176,6 @@ enum Computed {
 
 struct Lowering<'a> {
     builder: FunctionBuilder<'a>,
-    frame: ClifValue,
     shared: Shared,
     /// Per block that may be entered: stack pointer and gas.
     entry: HashMap<usize, ClifBlock>,
@@ -192,16 +203,24 @@ impl<'a> Lowering<'a> {
         self.builder.ins().iconst(types::I64, number as i64)
     }
 
+    /// The frame. It has a register of its own: as a value it would live through the whole function, be spilled, and be
+    /// moved to where each exit expects it.
+    fn frame(&mut self) -> ClifValue {
+        self.builder.ins().get_pinned_reg(types::I64)
+    }
+
     fn field(&mut self, offset: i32) -> ClifValue {
+        let frame = self.frame();
         self.builder
             .ins()
-            .load(types::I64, MemFlagsData::trusted(), self.frame, offset)
+            .load(types::I64, MemFlagsData::trusted(), frame, offset)
     }
 
     fn set_field(&mut self, value: ClifValue, offset: i32) {
+        let frame = self.frame();
         self.builder
             .ins()
-            .store(MemFlagsData::trusted(), value, self.frame, offset);
+            .store(MemFlagsData::trusted(), value, frame, offset);
     }
 
     /// The address of a slot.
@@ -249,8 +268,7 @@ impl<'a> Lowering<'a> {
         {
             self.set_field(value, offset);
         }
-        let leave = self.number(LEAVE as u64);
-        self.builder.ins().return_(&[leave]);
+        self.give_back(LEAVE);
 
         for (block, reason) in [
             (self.shared.out_of_gas, Halted::OutOfGas),
@@ -259,15 +277,23 @@ impl<'a> Lowering<'a> {
             self.builder.switch_to_block(block);
             let reason = self.number(reason as u64);
             let function = self.field(offset::HALT);
+            let frame = self.frame();
             self.builder
                 .ins()
-                .call_indirect(self.shared.halt, function, &[self.frame, reason]);
+                .call_indirect(self.shared.halt, function, &[frame, reason]);
             self.builder.ins().jump(self.shared.done, &[]);
         }
 
         self.builder.switch_to_block(self.shared.done);
-        let done = self.number(DONE as u64);
-        self.builder.ins().return_(&[done]);
+        self.give_back(DONE);
+    }
+
+    /// Returns to who called native code, with the register in which the frame was as it was found.
+    fn give_back(&mut self, exit: i64) {
+        let saved = self.field(offset::SAVED);
+        self.builder.ins().set_pinned_reg(saved);
+        let exit = self.number(exit as u64);
+        self.builder.ins().return_(&[exit]);
     }
 
     /// Computed jumps and the way in. Stack pointer and gas go to the entries through the frame: passed as arguments

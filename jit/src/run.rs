@@ -56,6 +56,7 @@ thread_local! {
             stress: u64::MAX,
             executed: 0,
             called: 0,
+            saved: 0,
             execute: EXECUTE,
             expand,
             halt,
@@ -293,7 +294,8 @@ fn enter<'a>(
     if exit == DONE {
         return None;
     }
-    // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
+    // SAFETY: native code is back, and left a height within the checked bounds with every word below written that
+    // is still read.
     unsafe {
         let (sp, gas, written) = ((*frame).sp, (*frame).gas, (*frame).pc);
         let (pc, leave) = Leave::read(written);

@@ -10,6 +10,8 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder as _, MemFlagsData, Value, types};
 use cranelift_frontend::FunctionBuilder;
 
+use crate::abi::Pure;
+
 /// 64 bits of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limb {
@@ -367,6 +369,41 @@ impl Words<'_, '_> {
     /// Not zero if a limb above the lowest is not; none if they are known to be zero.
     pub fn above(&mut self, a: Word) -> Option<Value> {
         self.union(&a.0[1..])
+    }
+
+    /// Not zero if the word is no signed number of 64 bits; none if it is known to be one.
+    pub fn above_sign(&mut self, a: Word) -> Option<Value> {
+        if let Known(low) = a.0[0] {
+            let fill = ((low as i64) >> 63) as u64;
+            if a.0[1..].iter().all(|limb| *limb == Known(fill)) {
+                return None;
+            }
+        }
+        let low = self.low(a);
+        let fill = Limb::Value(self.builder.ins().sshr_imm_u(low, 63));
+        let sign = Word([ZERO, fill, fill, fill]);
+        let above = Word([ZERO, a.0[1], a.0[2], a.0[3]]);
+        let difference = self.xor(sign, above);
+        self.above(difference)
+    }
+
+    /// An operation on numbers of 64 bits: signed ones for a product and a signed quotient. The divisor is not zero, and
+    /// a signed quotient fits.
+    pub fn small(&mut self, pure: Pure, a: Word, b: Word) -> Word {
+        let (x, y) = (self.low(a), self.low(b));
+        let ins = self.builder.ins();
+        let (low, high) = match pure {
+            Pure::Mul => {
+                let low = ins.imul(x, y);
+                (low, Some(self.builder.ins().smulhi(x, y)))
+            }
+            Pure::SDiv => (ins.sdiv(x, y), None),
+            Pure::Mod => return Word::small(ins.urem(x, y)),
+            _ => return Word::small(ins.udiv(x, y)),
+        };
+        let fill = Limb::Value(self.builder.ins().sshr_imm_u(high.unwrap_or(low), 63));
+        let high = high.map_or(fill, Limb::Value);
+        Word([Limb::Value(low), high, fill, fill])
     }
 
     /// The lowest limb, or the largest number where the word needs more than one.

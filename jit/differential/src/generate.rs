@@ -108,7 +108,7 @@ impl Generator<'_, '_> {
         }
     }
 
-    /// The functions. One calls only those behind it, so that recursion is rare.
+    /// The functions. One calls only those behind it, recursion is one in twelve.
     fn bodies(&mut self) {
         for index in 0..self.functions.len() {
             let Function {
@@ -120,7 +120,7 @@ impl Generator<'_, '_> {
             if !called {
                 continue;
             }
-            self.callable = if self.choices.chance(1, 30) {
+            self.callable = if self.choices.chance(1, 12) {
                 index
             } else {
                 index + 1

@@ -28,7 +28,7 @@ impl Builder<'_> {
         let state = core::mem::take(&mut self.state);
         if let Some(known) = self.region.constant(condition) {
             if known.is_zero() {
-                return Terminator::Goto(self.edge(index + 1, state, false));
+                return Terminator::Goto(self.behind(index, state, false));
             }
             return match self.resolve(target, word, state) {
                 Ok(edge) => Terminator::Goto(edge),
@@ -45,7 +45,7 @@ impl Builder<'_> {
         self.refine(condition, false, &mut passed);
         match self.resolve(target, word, taken) {
             Ok(then) => {
-                let otherwise = self.edge(index + 1, passed, true);
+                let otherwise = self.behind(index, passed, true);
                 Terminator::If {
                     condition,
                     then,
@@ -53,7 +53,7 @@ impl Builder<'_> {
                 }
             }
             Err(taken) => {
-                let otherwise = self.edge(index + 1, passed, true);
+                let otherwise = self.behind(index, passed, true);
                 Terminator::Jump {
                     target: word,
                     condition: Some((condition, otherwise)),
@@ -71,12 +71,15 @@ impl Builder<'_> {
         word: Value,
         state: State,
     ) -> Result<Edge, State> {
-        if let Some(target) = target {
-            return Ok(self.edge(target, state, false));
-        }
         let Some(known) = self.region.constant(word) else {
             return Err(state);
         };
+        // The target is that of the way by which the block was first reached.
+        if let Some(target) = target
+            && known == U256::from(self.code.blocks[target].pc)
+        {
+            return Ok(self.edge(target, state, false));
+        }
         let jumpdest = usize::try_from(known)
             .ok()
             .filter(|pc| self.code.jumpdests.binary_search(pc).is_ok());

@@ -40,7 +40,7 @@ impl Builder<'_> {
                 });
                 Terminator::End
             }
-            _ => Terminator::Goto(self.edge(index + 1, state, false)),
+            _ => Terminator::Goto(self.behind(index, state, false)),
         }
     }
 
@@ -222,13 +222,38 @@ impl Builder<'_> {
                 return self.push(value);
             }
         }
+        let slot = top + 1 - count;
+        if self.options.level == Level::Full && self.may_be_small(pure, [top, top - 1]) {
+            let operands = [self.read(top), self.read(top - 1)];
+            let writes = [top, top - 1].map(|slot| self.state.write(slot, &self.region));
+            let result = self.region.push(Def::Param, fold::bits_by_rust(pure, bits));
+            self.statements.push(Statement::Small {
+                pure,
+                operands,
+                writes: writes.into_iter().flatten().collect(),
+                slot,
+                result,
+            });
+            self.state.drop_to(slot);
+            return self.push(result);
+        }
         for slot in slots.into_iter().take(count as usize) {
             self.write_slot(slot);
         }
-        let slot = top + 1 - count;
         self.statements.push(Statement::Pure { pure, slot });
         self.state.drop_to(slot);
         self.pushed(fold::bits_by_rust(pure, bits) as u16);
+    }
+
+    /// Whether an operation is done in line on numbers of 64 bits, and none of its operands is known not to be one.
+    fn may_be_small(&self, pure: Pure, operands: [i32; 2]) -> bool {
+        let signed = matches!(pure, Pure::Mul | Pure::SDiv);
+        let small = |word: U256| {
+            let magnitude = if signed && word.bit(255) { !word } else { word };
+            magnitude.bit_len() <= 64 - usize::from(signed)
+        };
+        let mut known = operands.into_iter().filter_map(|slot| self.known_at(slot));
+        (signed || matches!(pure, Pure::Div | Pure::Mod)) && known.all(small)
     }
 
     /// Makes sure of memory at an offset, and returns the offset, which is then known to be small.

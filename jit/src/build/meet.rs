@@ -294,11 +294,16 @@ impl Builder<'_> {
         edge
     }
 
+    /// The way to the block behind this one in the code.
+    pub(super) fn behind(&mut self, block: usize, state: State, second: bool) -> Edge {
+        match self.code.blocks[block].next {
+            Some(next) => self.edge(next, state, second),
+            None => self.outward(Target::Leave(self.code_len, Leave::Opcode), &state),
+        }
+    }
+
     /// A way that [`crate::flow`] knows.
     pub(super) fn edge(&mut self, target: usize, state: State, second: bool) -> Edge {
-        if target >= self.code.blocks.len() {
-            return self.outward(Target::Leave(self.code_len, Leave::Opcode), &state);
-        }
         let looped = self.flow.loops[target].is_some();
         let root = self.flow.place[target]
             .is_some_and(|(region, _)| self.flow.regions[region].blocks.first() == Some(&target));
@@ -326,7 +331,13 @@ impl Builder<'_> {
             (root, region.grows > STACK || region.needs > STACK)
         });
         if root || self.flow.loops[target].is_some() && !never {
-            return self.outward(Target::Root(target), state);
+            let mut edge = self.outward(Target::Root(target), state);
+            if let Some(needs) = self.code.blocks[target].last_words {
+                // Nobody reads what lies deeper.
+                let low = state.height - needs.max(0);
+                edge.writes.retain(|write| write.slot >= low);
+            }
+            return edge;
         }
         self.outward(
             Target::Leave(self.code.blocks[target].pc, Leave::Jump),

@@ -6,9 +6,11 @@ use cranelift_codegen::ir::{
 };
 
 use super::{Computed, Lowering};
-use crate::abi::offset;
+use alloy_primitives::U256;
+
+use crate::abi::{Pure, offset};
 use crate::ir::{self, Binary, Def, Statement, Unary, Write};
-use crate::words::{Limb, Word};
+use crate::words::{Limb, Word, limbs_for};
 
 impl Lowering<'_> {
     pub(super) fn statement(&mut self, statement: &Statement) {
@@ -41,13 +43,14 @@ impl Lowering<'_> {
                     .ins()
                     .istore8(MemFlagsData::trusted(), byte, address, at);
             }
-            Statement::Pure { pure, slot } => {
-                let place = self.at(*slot);
-                let function = self.field(offset::pure(*pure));
-                self.builder
-                    .ins()
-                    .call_indirect(self.shared.compute, function, &[place]);
-            }
+            Statement::Pure { pure, slot } => self.compute(*pure, *slot),
+            Statement::Small {
+                pure,
+                operands,
+                writes,
+                slot,
+                result,
+            } => self.small(*pure, *operands, writes, *slot, *result),
             Statement::Env { env, slot } => {
                 let which = self.number(*env as u64);
                 self.call_write(offset::ENVIRONMENT, *slot, which);
@@ -67,7 +70,7 @@ impl Lowering<'_> {
                 let sp = self.at(*height);
                 let pc = self.number(*pc as u64);
                 let function = self.field(offset::execute(*helper));
-                let args = [self.frame, sp, self.gas, pc];
+                let args = [self.frame(), sp, self.gas, pc];
                 if *ends {
                     self.builder
                         .ins()
@@ -109,10 +112,90 @@ impl Lowering<'_> {
         }
     }
 
+    /// An operation on numbers of 64 bits, or by Rust on the stack.
+    fn small(
+        &mut self,
+        pure: Pure,
+        operands: [ir::Value; 2],
+        writes: &[Write],
+        slot: i32,
+        result: ir::Value,
+    ) {
+        let bits = self.region.bits(result);
+        let [a, b] = operands.map(|operand| self.word(operand));
+        let signed = matches!(pure, Pure::Mul | Pure::SDiv);
+        let mut bad = None;
+        for word in [a, b] {
+            let above = if signed {
+                self.words().above_sign(word)
+            } else {
+                self.words().above(word)
+            };
+            bad = self.either(bad, above);
+        }
+        if pure != Pure::Mul {
+            // By zero, or the one quotient of two signed numbers that is none.
+            let divisor = self.words().low(b);
+            let known = self.region.constant(operands[1]);
+            let unfit = match known {
+                Some(known) => known.is_zero() || signed && known == U256::MAX,
+                None => true,
+            };
+            if unfit {
+                let (first, count) = if signed { (1, 2) } else { (0, 1) };
+                let first = self.builder.ins().iadd_imm_s(divisor, first);
+                let unfit = self
+                    .builder
+                    .ins()
+                    .icmp_imm_u(IntCC::UnsignedLessThan, first, count);
+                bad = self.either(bad, Some(unfit));
+            }
+        }
+        let next = self.builder.create_block();
+        let count = limbs_for(bits);
+        for _ in 0..count {
+            self.builder.append_block_param(next, types::I64);
+        }
+        if let Some(bad) = bad {
+            let (slow, fast) = (self.cold(), self.builder.create_block());
+            self.builder.ins().brif(bad, slow, &[], fast, &[]);
+            self.builder.switch_to_block(slow);
+            for write in writes {
+                self.write(write);
+            }
+            self.compute(pure, slot);
+            let base = self.base;
+            let word = self.words().load(base, slot * 32, bits);
+            let mut args = Vec::new();
+            self.push_args(word, count, &mut args);
+            self.builder.ins().jump(next, &args);
+            self.builder.switch_to_block(fast);
+        }
+        let word = self.words().small(pure, a, b);
+        let mut args = Vec::new();
+        self.push_args(word, count, &mut args);
+        self.builder.ins().jump(next, &args);
+        self.builder.switch_to_block(next);
+        let mut limbs = [Limb::Known(0); 4];
+        for (limb, param) in limbs.iter_mut().zip(self.builder.block_params(next)) {
+            *limb = Limb::Value(*param);
+        }
+        self.set(result, Computed::Word(Word(limbs)));
+    }
+
+    /// An operation by Rust on the stack.
+    fn compute(&mut self, pure: Pure, slot: i32) {
+        let place = self.at(slot);
+        let function = self.field(offset::pure(pure));
+        self.builder
+            .ins()
+            .call_indirect(self.shared.compute, function, &[place]);
+    }
+
     pub(super) fn call_write(&mut self, offset: i32, slot: i32, argument: ClifValue) {
         let place = self.at(slot);
         let function = self.field(offset);
-        let args = [self.frame, place, argument];
+        let args = [self.frame(), place, argument];
         self.builder
             .ins()
             .call_indirect(self.shared.write, function, &args);
@@ -150,7 +233,7 @@ impl Lowering<'_> {
         self.builder.switch_to_block(grow);
         let length = self.number(length);
         let function = self.field(offset::EXPAND);
-        let args = [self.frame, first, length, self.gas];
+        let args = [self.frame(), first, length, self.gas];
         self.execute(function, &args, next, true);
         self.builder.switch_to_block(next);
         self.gas = self.builder.block_params(next)[0];
