@@ -9,6 +9,9 @@ use secp256k1::{Message, SECP256K1, SecretKey};
 use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table, Visitor};
 
 use super::*;
+use crate::executor::IntermediateRoots;
+use crate::view::state_diff;
+use zvm_runtimes::evm::{BlockState, ReadError};
 
 const CHAIN_ID: u64 = 31337;
 
