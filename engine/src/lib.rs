@@ -14,7 +14,7 @@ pub mod pool;
 pub mod receipt;
 pub mod requests;
 pub mod rewards;
-mod roots;
+pub mod roots;
 pub mod simulate;
 pub mod transaction;
 pub mod view;

@@ -22,7 +22,7 @@ const GAS_OF_A_PIECE: u64 = 2_000_000;
 const ENTRIES_OF_A_PIECE: usize = 256;
 
 /// The state root of one block.
-pub(crate) struct BlockRoot<'scope, 'env> {
+pub struct BlockRoot<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     snapshot: &'env dyn Snapshot,
     /// Gas used when the last changes were handed over.
@@ -37,10 +37,18 @@ struct Running<'scope, 'env> {
     thread: ScopedJoinHandle<'scope, Result<(RootTask<'env>, StateDiff), StoreError>>,
 }
 
+impl core::fmt::Debug for BlockRoot<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("BlockRoot")
+            .field("running", &self.running.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'scope, 'env> BlockRoot<'scope, 'env> {
     /// The root of a block on top of `snapshot`. With `overlap` it may be worked on by a thread of `scope` while the
     /// block executes; then nobody else may call [`BlockState::take_recent`].
-    pub(crate) fn new(
+    pub fn new(
         scope: &'scope Scope<'scope, 'env>,
         snapshot: &'env dyn Snapshot,
         overlap: bool,
@@ -55,7 +63,7 @@ impl<'scope, 'env> BlockRoot<'scope, 'env> {
     }
 
     /// Is told after each transaction how much gas the block has used; hands over what has changed now and then.
-    pub(crate) fn executed(
+    pub fn executed(
         &mut self,
         gas_used: u64,
         state: &mut BlockState<'_>,
@@ -83,11 +91,7 @@ impl<'scope, 'env> BlockRoot<'scope, 'env> {
     }
 
     /// Puts the changes of the whole block into `batch` and gives the root after them.
-    pub(crate) fn finish(
-        self,
-        state: &mut BlockState<'_>,
-        batch: &mut Batch,
-    ) -> Result<B256, StoreError> {
+    pub fn finish(self, state: &mut BlockState<'_>, batch: &mut Batch) -> Result<B256, StoreError> {
         let Some(Running { pieces, thread }) = self.running else {
             return zvm_storage::apply_state(self.snapshot, &state_diff(state), batch);
         };

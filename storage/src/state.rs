@@ -212,8 +212,11 @@ fn apply_account(
         Ok::<_, StoreError>(old)
     })?;
     let Some(info) = change.info else {
-        writes.accounts.push((address.to_vec(), None));
-        writes.leaves.push(Change::new(&hashed, None));
+        // An account that was only touched leaves no trace: neither an entry to delete nor a leaf.
+        if old.is_some() {
+            writes.accounts.push((address.to_vec(), None));
+            writes.leaves.push(Change::new(&hashed, None));
+        }
         return Ok(());
     };
     let kept_root = match old {
