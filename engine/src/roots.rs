@@ -15,11 +15,11 @@ use crate::view::{new_codes, recent_diff, state_diff};
 /// Gas after which a block's root is worked on beside it, and after which the next changes are handed over. An account
 /// or a slot costs 5,000 gas to change, so this is some hundreds of them: less is merged after the block in less time
 /// than a thread takes to be worth its start.
-const GAS_OF_A_PIECE: u64 = 2_000_000;
+pub(crate) const GAS_OF_A_PIECE: u64 = 2_000_000;
 
 /// Changed accounts and slots that are worth a merge of their own. Fewer wait for more: what lies near the root of
 /// the trie is hashed again for every piece.
-const ENTRIES_OF_A_PIECE: usize = 256;
+const ENTRIES_OF_A_PIECE: usize = 512;
 
 /// The state root of one block.
 pub struct BlockRoot<'scope, 'env> {
