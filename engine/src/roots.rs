@@ -21,6 +21,9 @@ pub(crate) const GAS_OF_A_PIECE: u64 = 2_000_000;
 /// the trie is hashed again for every piece.
 const ENTRIES_OF_A_PIECE: usize = 512;
 
+/// Threads from which on the overlap is used. With two it was slower than all threads after the block, on busy cores.
+const THREADS_TO_OVERLAP: usize = 3;
+
 /// The state root of one block.
 pub struct BlockRoot<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
@@ -57,7 +60,7 @@ impl<'scope, 'env> BlockRoot<'scope, 'env> {
             scope,
             snapshot,
             handed_over: 0,
-            stays_alone: !overlap || rayon::current_num_threads() < 2,
+            stays_alone: !overlap || rayon::current_num_threads() < THREADS_TO_OVERLAP,
             running: None,
         }
     }

@@ -289,7 +289,7 @@ fn wipe_storage(
 
 /// The records of a trie in the order of their keys.
 fn run_of(keys: TrieKeys, mut records: Vec<(Nibbles, Option<Vec<u8>>)>) -> Run {
-    records.sort_unstable_by(|(first, _), (second, _)| first.cmp(second));
+    records.sort_unstable_by_key(|(path, _)| *path);
     let written = records.into_iter();
     written
         .map(|(path, record)| (keys.key(&path), record))
