@@ -8,18 +8,19 @@ use alloy_primitives::{Address, B256, Bloom, U256};
 use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
-use zvm_runtimes::evm::{BlockState, Fork, FrameRunner, ReadError};
-use zvm_storage::{Batch, BlockRecord, Layered, Snapshot, Store, StoreError, StoredReceipt};
+use zvm_runtimes::evm::{Fork, FrameRunner};
+use zvm_storage::{Batch, BlockRecord, Snapshot, Store, StoreError, StoredReceipt};
 
 use crate::builder::{BlockTemplate, Skipped, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
-use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, IntermediateRoots};
+use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
 use crate::ommers::validate_ommers;
 use crate::receipt::receipts_root;
+use crate::roots::{BlockRoot, SnapshotRoots};
 use crate::transaction::{self, Tx, TxError};
-use crate::view::{CodeCache, StateView, recent_diff, state_diff};
+use crate::view::{CodeCache, StateView};
 
 /// A block with its transactions.
 pub type TxBlock = Block<Tx>;
@@ -244,34 +245,17 @@ impl Chain {
         let snapshot = self.store.snapshot()?;
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
             .map_err(HeaderError::from)?;
-        let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
-        let mut roots = SnapshotRoots::new(&*snapshot);
-        let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
-        if let Some(runner) = &self.runner {
-            executor.set_runner(Arc::clone(runner));
-        }
-        for (tx, sender) in body.transactions.iter().zip(&senders) {
+        let mut transactions = body.transactions.iter().zip(&senders);
+        let settled = self.settle(&*snapshot, fork, header, body, &mut |executor| {
+            let Some((tx, sender)) = transactions.next() else {
+                return Ok(false);
+            };
             executor.transact(tx, *sender)?;
-        }
-        let withdrawals = body
-            .withdrawals
-            .as_ref()
-            .map(|withdrawals| &withdrawals.0[..]);
-        let executed = executor.finish(&body.ommers, withdrawals)?;
-        let mut batch = Batch::new();
-        let outcome = Outcome::of(&executed, &*snapshot, &mut batch)?;
-        outcome.compare(header)?;
-        let receipts = executed.receipts;
+            Ok(true)
+        })?;
+        settled.outcome.compare(header)?;
         drop(snapshot);
-
-        let hash = header.hash_slow();
-        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
-        Ok(Imported {
-            block,
-            hash,
-            senders,
-            receipts,
-        })
+        self.append(&head, settled, block, senders)
     }
 
     /// Builds a block on top of the head from the transactions `source` offers and makes it durable.
@@ -292,17 +276,21 @@ impl Chain {
 
         header::validate_header(&self.spec, fork, &header, &head.header, head.hash)?;
         let snapshot = self.store.snapshot()?;
-        let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
-        let mut roots = SnapshotRoots::new(&*snapshot);
         let preliminary = header.clone();
-        let mut executor =
-            BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
-        if let Some(runner) = &self.runner {
-            executor.set_runner(Arc::clone(runner));
-        }
         let mut transactions = Vec::new();
         let mut senders = Vec::new();
-        while let Some(recovered) = source.next(executor.gas_available()) {
+        let mut body = BlockBody {
+            transactions: Vec::new(),
+            ommers: Vec::new(),
+            withdrawals: (fork >= Fork::Shanghai).then(Withdrawals::default),
+        };
+        let settled = self.settle(&*snapshot, fork, &preliminary, &body, &mut |executor| {
+            let Some(recovered) = source.next(executor.gas_available()) else {
+                return match template.not_empty && transactions.is_empty() {
+                    true => Err(ChainError::NothingIncluded),
+                    false => Ok(false),
+                };
+            };
             match executor.transact(recovered.inner(), recovered.signer()) {
                 Ok(_) => {
                     let (tx, sender) = recovered.into_parts();
@@ -310,36 +298,73 @@ impl Chain {
                     senders.push(sender);
                 }
                 Err(error) if error.is_invalid_block() => {
-                    source.skipped(recovered, Skipped::from(error))
+                    source.skipped(recovered, Skipped::from(error));
                 }
                 Err(error) => return Err(error.into()),
             }
-        }
-        if template.not_empty && transactions.is_empty() {
-            return Err(ChainError::NothingIncluded);
-        }
-        let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
-        let executed = executor.finish(
-            &[],
-            withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]),
-        )?;
-        let mut batch = Batch::new();
-        Outcome::of(&executed, &*snapshot, &mut batch)?.write(&mut header);
-        let body = BlockBody {
-            transactions,
-            ommers: Vec::new(),
-            withdrawals,
-        };
+            Ok(true)
+        })?;
+        body.transactions = transactions;
+        settled.outcome.write(&mut header);
         header.transactions_root =
             alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
         // The source decides how many bytes there are; a block every other node refuses must not become the head.
         header::validate_body(fork, &header, &body)?;
-        let receipts = executed.receipts;
         drop(snapshot);
+        self.append(&head, settled, Block { header, body }, senders)
+    }
 
-        let block = Block { header, body };
+    /// Executes a block on top of `snapshot`: `next` does its next transaction, and says `false` when there is none.
+    /// Of `body` count the ommers and the withdrawals.
+    fn settle(
+        &self,
+        snapshot: &dyn Snapshot,
+        fork: Fork,
+        header: &Header,
+        body: &BlockBody<Tx>,
+        next: NextTransaction<'_>,
+    ) -> Result<Settled, ChainError> {
+        let view = StateView::new(snapshot, &self.codes).with_fork(fork);
+        let mut roots = SnapshotRoots::new(snapshot);
+        let mut executor = BlockExecutor::new(&self.spec, fork, header, &view, Some(&mut roots))?;
+        if let Some(runner) = &self.runner {
+            executor.set_runner(Arc::clone(runner));
+        }
+        std::thread::scope(|scope| {
+            // Before Byzantium the roots of the receipts take the changes.
+            let mut root = BlockRoot::new(scope, snapshot, fork >= Fork::Byzantium);
+            while next(&mut executor)? {
+                let gas_used = executor.gas_used();
+                root.executed(gas_used, executor.state_mut())?;
+            }
+            let withdrawals = body
+                .withdrawals
+                .as_ref()
+                .map(|withdrawals| &withdrawals.0[..]);
+            let mut executed = executor.finish(&body.ommers, withdrawals)?;
+            let mut batch = Batch::new();
+            let state_root = root.finish(&mut executed.state, &mut batch)?;
+            Ok(Settled {
+                outcome: Outcome::of(&executed, state_root),
+                batch,
+                receipts: executed.receipts,
+            })
+        })
+    }
+
+    /// Makes a block that was executed on the head the head.
+    fn append(
+        &self,
+        head: &Head,
+        settled: Settled,
+        block: TxBlock,
+        senders: Vec<Address>,
+    ) -> Result<Imported, ChainError> {
         let hash = block.header.hash_slow();
-        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
+        let Settled {
+            batch, receipts, ..
+        } = settled;
+        self.commit(head, batch, &block, hash, &receipts, &senders)?;
         Ok(Imported {
             block,
             hash,
@@ -476,38 +501,16 @@ pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> 
         .collect()
 }
 
-/// Roots within a block: each is computed from the one before it and what has changed since.
-struct SnapshotRoots<'a> {
-    snapshot: &'a dyn Snapshot,
-    /// From the snapshot to the state of the last root.
+/// Executes the next transaction of a block; `false` if there is none.
+type NextTransaction<'n> =
+    &'n mut dyn FnMut(&mut BlockExecutor<'_, '_>) -> Result<bool, ChainError>;
+
+/// A block that was executed.
+struct Settled {
+    outcome: Outcome,
+    /// Its changes of the state.
     batch: Batch,
-}
-
-impl<'a> SnapshotRoots<'a> {
-    /// Roots of a block on top of `snapshot`.
-    fn new(snapshot: &'a dyn Snapshot) -> Self {
-        Self {
-            snapshot,
-            batch: Batch::new(),
-        }
-    }
-}
-
-impl IntermediateRoots for SnapshotRoots<'_> {
-    fn root(&mut self, state: &mut BlockState<'_>) -> Result<B256, ReadError> {
-        let mut changes = Batch::new();
-        let before = Layered::new(self.snapshot, &self.batch);
-        let root = zvm_storage::apply_state(&before, &recent_diff(state), &mut changes)
-            .map_err(ReadError::new)?;
-        // One by one: `Batch::append` walks all that is there already.
-        for (table, key, value) in changes.iter() {
-            match value {
-                Some(value) => self.batch.put(table, key, value),
-                None => self.batch.delete(table, key),
-            }
-        }
-        Ok(root)
-    }
+    receipts: Vec<StoredReceipt>,
 }
 
 /// The fields of a header that execution decides.
@@ -522,13 +525,9 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(
-        executed: &ExecutedBlock<'_>,
-        snapshot: &dyn Snapshot,
-        batch: &mut Batch,
-    ) -> Result<Self, StoreError> {
-        Ok(Self {
-            state_root: zvm_storage::apply_state(snapshot, &state_diff(&executed.state), batch)?,
+    fn of(executed: &ExecutedBlock<'_>, state_root: B256) -> Self {
+        Self {
+            state_root,
             receipts_root: receipts_root(&executed.receipts),
             logs_bloom: executed.logs_bloom,
             gas_used: executed.gas_used,
@@ -537,7 +536,7 @@ impl Outcome {
                 .requests
                 .as_ref()
                 .map(|requests| requests.requests_hash()),
-        })
+        }
     }
 
     fn write(&self, header: &mut Header) {

@@ -204,6 +204,16 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         self.header.gas_limit.saturating_sub(self.gas_used)
     }
 
+    /// Gas used by the transactions so far.
+    pub fn gas_used(&self) -> u64 {
+        self.gas_used
+    }
+
+    /// What the block has done to the state so far. [`BlockState::take_recent`] has one caller a block.
+    pub fn state_mut(&mut self) -> &mut BlockState<'a> {
+        self.machine.state_mut()
+    }
+
     /// Receipts so far.
     pub fn receipts(&self) -> &[StoredReceipt] {
         &self.receipts

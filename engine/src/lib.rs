@@ -14,6 +14,7 @@ pub mod pool;
 pub mod receipt;
 pub mod requests;
 pub mod rewards;
+pub mod roots;
 pub mod simulate;
 pub mod transaction;
 pub mod view;

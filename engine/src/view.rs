@@ -1,6 +1,6 @@
 //! The state of a store as the machine reads it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
 use parking_lot::RwLock;
@@ -176,12 +176,15 @@ impl StateReader for StateView<'_> {
 
 /// The changes of a block as the store takes them: only what differs from before the block.
 pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
-    let mut diff = StateDiff::default();
+    let mut diff = StateDiff {
+        codes: new_codes(state),
+        ..StateDiff::default()
+    };
     for (address, account) in state.accounts().iter() {
         if !account.touched {
             continue;
         }
-        let slots: std::collections::BTreeMap<U256, U256> = account
+        let slots: BTreeMap<U256, U256> = account
             .storage
             .iter()
             .filter(|(_, slot)| slot.written && (account.wiped || slot.present() != slot.original))
@@ -193,6 +196,22 @@ pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
         if account.info().is_none() && account.original.is_none() {
             continue;
         }
+        diff.accounts.insert(
+            *address,
+            AccountChange {
+                info: account.info().map(stored_info),
+                wipe_storage: account.wiped,
+                slots,
+            },
+        );
+    }
+    diff
+}
+
+/// Codes of accounts that had others, or none, before the block.
+pub(crate) fn new_codes(state: &BlockState<'_>) -> BTreeMap<B256, Bytes> {
+    let mut codes = BTreeMap::new();
+    for account in state.accounts().values().filter(|account| account.touched) {
         if let Some(info) = account.info()
             && info.code_hash != KECCAK256_EMPTY
             && account
@@ -204,18 +223,10 @@ pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
                 .as_ref()
                 .or_else(|| state.codes().get(&info.code_hash))
         {
-            diff.codes.insert(info.code_hash, code.original_bytes());
+            codes.insert(info.code_hash, code.original_bytes());
         }
-        diff.accounts.insert(
-            *address,
-            AccountChange {
-                info: account.info().map(stored_info),
-                wipe_storage: account.wiped,
-                slots,
-            },
-        );
     }
-    diff
+    codes
 }
 
 /// What has changed since the last call on this state, as a diff on top of the state then; the first time since before

@@ -12,6 +12,9 @@ pub(crate) const fn is_storable(key: &[u8]) -> bool {
     !key.is_empty() && key.len() <= MAX_KEY
 }
 
+/// Keys with what is written under them; `None` deletes.
+pub(crate) type Run = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Puts and deletes, kept sorted by table and key. The last write of a key wins.
@@ -59,6 +62,17 @@ impl Batch {
         self.tables[table.index()]
             .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
             .map(|(key, value)| (key.as_slice(), value.as_deref()))
+    }
+
+    /// Takes over the writes of a run, of which the last of a key wins.
+    pub(crate) fn extend(&mut self, table: Table, run: Run) {
+        let writes = &mut self.tables[table.index()];
+        if writes.is_empty() {
+            // Sorts, which is quick if the run is sorted, and then builds the tree in one pass.
+            *writes = run.into_iter().collect();
+        } else {
+            writes.extend(run);
+        }
     }
 
     /// How many keys are written.

@@ -20,41 +20,92 @@ impl<'a> Layered<'a> {
 
 impl Snapshot for Layered<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
-        match self.batch.get(table, key) {
-            Some(written) => Ok(written.map(Cow::Borrowed)),
-            None => self.base.get(table, key),
-        }
+        get(self.base, self.batch, table, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
-        let mut writes = self.batch.range(table, from).peekable();
-        let mut flow = ControlFlow::Continue(());
-        self.base.scan(table, from, &mut |key, value| {
-            while let Some((written, new)) = writes.next_if(|(written, _)| *written < key) {
-                if let Some(new) = new {
-                    flow = visit(written, new);
-                    flow?;
-                }
-            }
-            flow = match writes.next_if(|(written, _)| *written == key) {
-                Some((_, Some(new))) => visit(key, new),
-                Some((_, None)) => ControlFlow::Continue(()),
-                None => visit(key, value),
-            };
-            flow
-        })?;
-        if flow.is_break() {
-            return Ok(());
-        }
-        for (key, new) in writes {
-            if let Some(new) = new
-                && visit(key, new).is_break()
-            {
-                break;
-            }
-        }
-        Ok(())
+        scan(self.base, self.batch, table, from, visit)
     }
+
+    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
+        let base = self.base.fork()?;
+        Ok(base.map(|base| {
+            let batch = self.batch;
+            Box::new(LayeredFork { base, batch }) as Box<dyn Snapshot + Send>
+        }))
+    }
+}
+
+/// A [`Layered`] that has its base to itself.
+struct LayeredFork<'a> {
+    base: Box<dyn Snapshot + Send + 'a>,
+    batch: &'a Batch,
+}
+
+impl Snapshot for LayeredFork<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        get(&*self.base, self.batch, table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+        scan(&*self.base, self.batch, table, from, visit)
+    }
+
+    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
+        let base = self.base.fork()?;
+        Ok(base.map(|base| {
+            let batch = self.batch;
+            Box::new(LayeredFork { base, batch }) as Box<dyn Snapshot + Send>
+        }))
+    }
+}
+
+fn get<'s>(
+    base: &'s dyn Snapshot,
+    batch: &'s Batch,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<Cow<'s, [u8]>>, StoreError> {
+    match batch.get(table, key) {
+        Some(written) => Ok(written.map(Cow::Borrowed)),
+        None => base.get(table, key),
+    }
+}
+
+fn scan(
+    base: &dyn Snapshot,
+    batch: &Batch,
+    table: Table,
+    from: &[u8],
+    visit: Visitor<'_>,
+) -> Result<(), StoreError> {
+    let mut writes = batch.range(table, from).peekable();
+    let mut flow = ControlFlow::Continue(());
+    base.scan(table, from, &mut |key, value| {
+        while let Some((written, new)) = writes.next_if(|(written, _)| *written < key) {
+            if let Some(new) = new {
+                flow = visit(written, new);
+                flow?;
+            }
+        }
+        flow = match writes.next_if(|(written, _)| *written == key) {
+            Some((_, Some(new))) => visit(key, new),
+            Some((_, None)) => ControlFlow::Continue(()),
+            None => visit(key, value),
+        };
+        flow
+    })?;
+    if flow.is_break() {
+        return Ok(());
+    }
+    for (key, new) in writes {
+        if let Some(new) = new
+            && visit(key, new).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -110,4 +110,10 @@ impl Snapshot for MemorySnapshot {
         }
         Ok(())
     }
+
+    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
+        Ok(Some(Box::new(Self {
+            tables: Arc::clone(&self.tables),
+        })))
+    }
 }

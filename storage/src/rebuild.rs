@@ -4,45 +4,108 @@ use crate::account::{AccountRecord, decode_slot};
 use crate::{AccountInfo, Snapshot, StoreError, Table};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles};
-use std::collections::BTreeMap;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// A hashed key with its value as RLP.
 type Leaf = (B256, Vec<u8>);
 
-type CheckedVisitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
+/// Accounts read before their values are worked on.
+const ACCOUNTS_TOGETHER: usize = 1 << 14;
 
-/// The state root of everything in the flat tables; trie nodes and stored storage roots are not looked at. Time and
-/// memory grow with the state.
+/// Slots read before their tries are worked on. More are held only of one account.
+const SLOTS_TOGETHER: usize = 1 << 17;
+
+/// The state root of everything in the flat tables; trie nodes and stored storage roots are not looked at.
+///
+/// This thread reads, the threads of the current rayon pool hash. Time grows with the state. In memory are the hashed
+/// leaves of the accounts, some 150 bytes each, a bounded number of slots, and all slots of the account with the most.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for an entry that cannot be read, a slot without an account, or an account record whose
 /// storage root is not that of its slots; [`StoreError::Lmdb`].
 pub fn rebuild_root(snapshot: &dyn Snapshot) -> Result<B256, StoreError> {
-    let mut storage_roots = storage_roots(snapshot)?;
     let mut leaves = Vec::new();
-    scan_checked(snapshot, Table::Accounts, &mut |key, value| {
-        let corrupt = |reason: &str| StoreError::corrupt(Table::Accounts, key, reason);
-        let address = Address::try_from(key).map_err(|_| corrupt("key is not an address"))?;
-        let record = AccountRecord::decode(value).map_err(corrupt)?;
-        let root = storage_roots.remove(&address).unwrap_or(EMPTY_ROOT_HASH);
-        if root != record.storage_root {
-            return Err(corrupt(&format!(
-                "storage root is {}, its slots give {root}",
-                record.storage_root
-            )));
+    // Keys of both tables begin with the address, so they are read side by side.
+    let mut from = Vec::new();
+    loop {
+        let accounts = accounts_from(snapshot, &from)?;
+        let end = match accounts.last() {
+            Some((last, _)) if accounts.len() == ACCOUNTS_TOGETHER => Some(*last),
+            _ => None,
+        };
+        let roots = storage_roots(snapshot, &from, end)?;
+        let with_slots = accounts
+            .iter()
+            .filter(|(address, _)| roots.contains_key(address));
+        if with_slots.count() != roots.len() {
+            let known: BTreeSet<_> = accounts.iter().map(|(address, _)| address).collect();
+            let stray = roots.keys().find(|address| !known.contains(address));
+            let stray = stray.copied().unwrap_or_default();
+            let reason = "slots without an account";
+            return Err(StoreError::corrupt(
+                Table::Storage,
+                stray.as_slice(),
+                reason,
+            ));
         }
-        leaves.push((keccak256(address), record.trie_value()));
-        Ok(())
-    })?;
-    match storage_roots.first_key_value() {
-        Some((address, _)) => Err(StoreError::corrupt(
-            Table::Storage,
-            address.as_slice(),
-            "slots without an account",
-        )),
-        None => Ok(trie_root(leaves)),
+        let hashed = accounts
+            .par_iter()
+            .map(|(address, record)| account_leaf(address, record, roots.get(address)))
+            .collect::<Result<Vec<_>, _>>()?;
+        leaves.extend(hashed);
+        let Some(last) = end else {
+            return Ok(trie_root(leaves));
+        };
+        // The least key above all that begin with the last address.
+        from = [last.as_slice(), &[0xff; 33]].concat();
     }
+}
+
+/// The next accounts with keys from `from` on.
+fn accounts_from(
+    snapshot: &dyn Snapshot,
+    from: &[u8],
+) -> Result<Vec<(Address, AccountRecord)>, StoreError> {
+    let mut accounts = Vec::new();
+    let mut outcome = Ok(());
+    snapshot.scan(Table::Accounts, from, &mut |key, value| {
+        let corrupt = |reason: &str| StoreError::corrupt(Table::Accounts, key, reason);
+        let account = Address::try_from(key)
+            .map_err(|_| corrupt("key is not an address"))
+            .and_then(|address| Ok((address, AccountRecord::decode(value).map_err(corrupt)?)));
+        match account {
+            Ok(account) => accounts.push(account),
+            Err(error) => {
+                outcome = Err(error);
+                return ControlFlow::Break(());
+            }
+        }
+        match accounts.len() < ACCOUNTS_TOGETHER {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    outcome.map(|()| accounts)
+}
+
+/// The leaf of an account, whose slots have the root `root`.
+fn account_leaf(
+    address: &Address,
+    record: &AccountRecord,
+    root: Option<&B256>,
+) -> Result<Leaf, StoreError> {
+    let root = *root.unwrap_or(&EMPTY_ROOT_HASH);
+    if root != record.storage_root {
+        let reason = format!(
+            "storage root is {}, its slots give {root}",
+            record.storage_root
+        );
+        let key = address.as_slice();
+        return Err(StoreError::corrupt(Table::Accounts, key, &reason));
+    }
+    Ok((keccak256(address), record.trie_value()))
 }
 
 /// The state root of the given accounts with their slots, without a store. Slots of value zero do not count.
@@ -63,47 +126,59 @@ where
     trie_root(accounts.into_iter().map(leaf).collect())
 }
 
-/// Root of the storage trie of every account that has slots.
-fn storage_roots(snapshot: &dyn Snapshot) -> Result<BTreeMap<Address, B256>, StoreError> {
+/// Slots of one account.
+type Slots = (Address, Vec<(U256, U256)>);
+
+/// Roots of the storage tries of the accounts with keys from `from` on, up to and with `end` if there is one.
+fn storage_roots(
+    snapshot: &dyn Snapshot,
+    from: &[u8],
+    end: Option<Address>,
+) -> Result<BTreeMap<Address, B256>, StoreError> {
     let mut roots = BTreeMap::new();
-    let mut open: Option<(Address, Vec<Leaf>)> = None;
-    scan_checked(snapshot, Table::Storage, &mut |key, bytes| {
-        let (address, slot) = key
-            .split_first_chunk::<20>()
-            .and_then(|(address, slot)| Some((Address::from(*address), B256::try_from(slot).ok()?)))
-            .ok_or_else(|| StoreError::corrupt(Table::Storage, key, "key is not 52 bytes"))?;
-        let leaf = slot_leaf(&slot.into(), &decode_slot(key, bytes)?);
-        match &mut open {
-            Some((of, leaves)) if *of == address => leaves.push(leaf),
+    let mut read: Vec<Slots> = Vec::new();
+    let mut slots = 0;
+    let mut outcome = Ok(());
+    snapshot.scan(Table::Storage, from, &mut |key, bytes| {
+        let (address, slot, value) = match read_slot_entry(key, bytes) {
+            Ok(entry) => entry,
+            Err(error) => {
+                outcome = Err(error);
+                return ControlFlow::Break(());
+            }
+        };
+        if end.is_some_and(|end| address > end) {
+            return ControlFlow::Break(());
+        }
+        match read.last_mut() {
+            Some((of, known)) if *of == address => known.push((slot, value)),
             _ => {
-                if let Some((of, leaves)) = open.replace((address, vec![leaf])) {
-                    roots.insert(of, trie_root(leaves));
+                if slots >= SLOTS_TOGETHER {
+                    roots.par_extend(read.par_drain(..).map(root_of_slots));
+                    slots = 0;
                 }
+                read.push((address, vec![(slot, value)]));
             }
         }
-        Ok(())
+        slots += 1;
+        ControlFlow::Continue(())
     })?;
-    if let Some((of, leaves)) = open {
-        roots.insert(of, trie_root(leaves));
-    }
+    outcome?;
+    roots.par_extend(read.into_par_iter().map(root_of_slots));
     Ok(roots)
 }
 
-/// Visits a whole table until the first error.
-fn scan_checked(
-    snapshot: &dyn Snapshot,
-    table: Table,
-    visit: CheckedVisitor<'_>,
-) -> Result<(), StoreError> {
-    let mut outcome = Ok(());
-    snapshot.scan(table, &[], &mut |key, value| {
-        outcome = visit(key, value);
-        match outcome {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
-    outcome
+fn read_slot_entry(key: &[u8], bytes: &[u8]) -> Result<(Address, U256, U256), StoreError> {
+    let (address, slot) = key
+        .split_first_chunk::<20>()
+        .and_then(|(address, slot)| Some((Address::from(*address), B256::try_from(slot).ok()?)))
+        .ok_or_else(|| StoreError::corrupt(Table::Storage, key, "key is not 52 bytes"))?;
+    Ok((address, slot.into(), decode_slot(key, bytes)?))
+}
+
+fn root_of_slots((address, slots): Slots) -> (Address, B256) {
+    let leaves = slots.iter().map(|(slot, value)| slot_leaf(slot, value));
+    (address, trie_root(leaves.collect()))
 }
 
 fn slot_leaf(slot: &U256, value: &U256) -> Leaf {
@@ -116,7 +191,7 @@ fn slot_leaf(slot: &U256, value: &U256) -> Leaf {
 /// Root of the trie of hashed keys and RLP values.
 pub(crate) fn trie_root(mut leaves: Vec<Leaf>) -> B256 {
     // The builder takes leaves in ascending order and refuses a key that comes twice.
-    leaves.sort_by_key(|(key, _)| *key);
+    leaves.par_sort_by_key(|(key, _)| *key);
     leaves.dedup_by_key(|(key, _)| *key);
     let mut builder = HashBuilder::default();
     for (key, value) in &leaves {

@@ -42,6 +42,16 @@ pub trait Snapshot {
     /// # Errors
     /// [`StoreError::Lmdb`].
     fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError>;
+
+    /// Another view of the very same state, for another thread: what is computed from many reads can then be computed
+    /// on several. `None` where none is to be had, for instance since the store has moved on; whoever asks reads on
+    /// alone then.
+    ///
+    /// # Errors
+    /// [`StoreError::Lmdb`].
+    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// Size of one table.

@@ -9,6 +9,9 @@ use secp256k1::{Message, SECP256K1, SecretKey};
 use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table, Visitor};
 
 use super::*;
+use crate::executor::IntermediateRoots;
+use crate::view::state_diff;
+use zvm_runtimes::evm::{BlockState, ReadError};
 
 const CHAIN_ID: u64 = 31337;
 
@@ -137,6 +140,62 @@ fn sample_block(chain: &Chain) -> Imported {
     assert_eq!(queue.skipped, Vec::<String>::new());
     assert_eq!(built.receipts.len(), 3);
     built
+}
+
+/// Transfers to new accounts, deployments, and calls of what was deployed: gas for several pieces of the root.
+fn large_queue() -> Queue {
+    let transfers = (0..200_u8).map(|index| {
+        let to = Address::repeat_byte(index.wrapping_add(1));
+        transfer(&key(2), u64::from(index), to, 1)
+    });
+    let deployments = (0..100).map(|nonce| deployment(&key(1), nonce));
+    let calls = (0..60).map(|index| {
+        let call = TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce: 100 + index,
+            gas_limit: 100_000,
+            max_fee_per_gas: 2_000_000_000,
+            to: TxKind::Call(address_of(&key(1)).create(index)),
+            ..TxEip1559::default()
+        };
+        sign(&key(1), call)
+    });
+    Queue::of(deployments.chain(transfers).chain(calls))
+}
+
+/// Blocks of that size have their roots computed while they execute.
+#[test]
+fn the_root_of_a_large_block_is_that_of_its_flat_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = LmdbOptions {
+        map_size: 1 << 28,
+        ..LmdbOptions::new(folder.path())
+    };
+    let lmdb = Chain::open(Arc::new(LmdbStore::open(options).unwrap()), &genesis()).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build();
+    pool.unwrap().install(|| {
+        let producer = memory_chain();
+        let mut queue = large_queue();
+        let built = producer.build(&template(10), &mut queue).unwrap();
+        assert_eq!(queue.skipped, Vec::<String>::new());
+        assert!(built.block.header.gas_used > 3 * crate::roots::GAS_OF_A_PIECE);
+        let mut invalid = built.block.clone();
+        let last = invalid.body.transactions.len() - 1;
+        invalid.body.transactions.swap(last - 1, last);
+        invalid.header.transactions_root =
+            alloy_consensus::proofs::calculate_transaction_root(&invalid.body.transactions);
+        let error = lmdb.import(invalid).unwrap_err();
+        assert!(matches!(error, ChainError::Execution(_)), "{error}");
+        let imported = lmdb.import(built.block).unwrap();
+        assert_eq!(imported.hash, built.hash);
+        for chain in [&producer, &lmdb] {
+            let snapshot = chain.snapshot().unwrap();
+            let rebuilt = zvm_storage::rebuild_root(&*snapshot).unwrap();
+            assert_eq!(rebuilt, imported.block.header.state_root);
+            let stored = zvm_storage::state_root(&*snapshot).unwrap();
+            assert_eq!(stored, rebuilt);
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A store in LMDB: one environment a folder, one named database a table.
 
 mod address_space;
+mod fork;
 mod gate;
 mod open;
 mod pages;
@@ -119,7 +120,7 @@ impl LmdbStore {
         Ok(LmdbSnapshot {
             transaction,
             store: self,
-            _pass: pass,
+            _pass: Some(pass),
         })
     }
 
@@ -235,8 +236,9 @@ impl Store for LmdbStore {
 struct LmdbSnapshot<'a> {
     transaction: RoTransaction<'a>,
     store: &'a LmdbStore,
-    /// Declared after the transaction, so that it is released after the transaction has ended.
-    _pass: Pass<'a>,
+    /// Declared after the transaction, so that it is released after the transaction has ended. A fork has none: it
+    /// is borrowed from a snapshot with one.
+    _pass: Option<Pass<'a>>,
 }
 
 impl Snapshot for LmdbSnapshot<'_> {
@@ -286,6 +288,10 @@ impl Snapshot for LmdbSnapshot<'_> {
             }
             entry = cursor.get(None, None, MDB_NEXT);
         }
+    }
+
+    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
+        fork::fork(self)
     }
 }
 

@@ -8,7 +8,7 @@
 mod merge;
 mod node;
 
-pub(crate) use merge::{Change, TrieUpdate, update};
+pub(crate) use merge::{Change, TrieUpdate, update, update_parallel};
 pub(crate) use node::Node;
 
 use crate::StoreError;

@@ -58,7 +58,10 @@ impl Node {
                 out
             }
             Self::Branch(branch) => {
-                let mut out = Vec::with_capacity(2 + branch.prefix.len() + 4 + 16 * 32);
+                // No more than is needed: the records of a block are held until it is committed.
+                let prefix = branch.prefix.len().div_ceil(2);
+                let children: usize = branch.children.iter().map(|child| child.len()).sum();
+                let mut out = Vec::with_capacity(2 + prefix + 4 + children + 16);
                 push_nibbles(&mut out, BRANCH, &branch.prefix);
                 let mask = |wanted: &dyn Fn(&RlpNode) -> bool| {
                     let bits = branch.children.iter().rev();

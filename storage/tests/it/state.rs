@@ -3,11 +3,13 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use zvm_storage::{
-    AccountChange, AccountInfo, Batch, Layered, MemoryStore, StateDiff, Store, StoreError, Table,
-    apply_state, has_storage, read_account, read_code, read_slot, rebuild_root, state_root,
-    state_root_of,
+    AccountChange, AccountInfo, Batch, Layered, MemoryStore, RootTask, Snapshot, StateDiff, Store,
+    StoreError, Table, Visitor, apply_state, has_storage, read_account, read_code, read_slot,
+    rebuild_root, state_root, state_root_of,
 };
 
 type Model = BTreeMap<Address, (AccountInfo, BTreeMap<U256, U256>)>;
@@ -278,4 +280,146 @@ fn entries_of_a_wrong_form_are_errors_and_never_a_panic() {
         let error = rebuild_root(snapshot.as_ref()).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     }
+}
+
+/// Diffs that are large enough to be worked on by several threads: many accounts, and one with many slots.
+fn large_diffs() -> impl Strategy<Value = StateDiff> {
+    let value = prop_oneof![1 => Just(U256::ZERO), 3 => (1..9_u64).prop_map(U256::from)];
+    let slots = btree_map((0..400_u64).prop_map(U256::from), value.clone(), 0..300);
+    let few = btree_map((0..40_u64).prop_map(U256::from), value, 0..3);
+    let change = |slots| {
+        let info = proptest::option::weighted(0.9, infos());
+        (info, proptest::bool::weighted(0.1), slots)
+    };
+    let make = |(info, wipe_storage, slots)| AccountChange {
+        info,
+        wipe_storage,
+        slots,
+    };
+    let address = (0..400_u16).prop_map(|n| Address::left_padding_from(&n.to_be_bytes()));
+    let many = btree_map(address, change(few.boxed()).prop_map(make), 0..400);
+    let largest = change(slots.boxed()).prop_map(make);
+    (many, largest).prop_map(|(mut accounts, largest)| {
+        accounts.insert(Address::repeat_byte(7), largest);
+        StateDiff {
+            accounts,
+            codes: BTreeMap::new(),
+        }
+    })
+}
+
+/// A snapshot without forks: what is applied on it is applied by one thread.
+struct Unforked<'a>(&'a dyn Snapshot);
+
+impl Snapshot for Unforked<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+        self.0.scan(table, from, visit)
+    }
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn any_number_of_threads_writes_what_one_writes() {
+    let pools = [1, 2, 4, 8].map(pool);
+    let ran = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(24));
+    runner
+        .run(&vec(large_diffs(), 1..4), |diffs| {
+            let folder = tempfile::tempdir().unwrap();
+            let lmdb = open(folder.path());
+            let memory = MemoryStore::new();
+            let stores: [&dyn Store; 2] = [&memory, &lmdb];
+            for diff in diffs {
+                let mut alone = Batch::new();
+                let snapshot = memory.snapshot().unwrap();
+                let root = apply_state(&Unforked(&*snapshot), &diff, &mut alone).unwrap();
+                for store in stores {
+                    for pool in &pools {
+                        let mut batch = Batch::new();
+                        let again = pool.install(|| {
+                            apply_state(&*store.snapshot().unwrap(), &diff, &mut batch)
+                        });
+                        prop_assert_eq!(again.unwrap(), root);
+                        prop_assert_eq!(&batch, &alone);
+                    }
+                    store.commit(&alone).unwrap();
+                }
+                ran.set(ran.get() + 1);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(ran.get() >= 24, "{} diffs", ran.get());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_root_merged_piece_by_piece_leaves_the_state_of_one_merged_at_once(
+        before in large_diffs(),
+        pieces in vec(large_diffs(), 1..5),
+        small in vec(diffs(), 0..4),
+    ) {
+        let base = MemoryStore::new();
+        commit(&base, &before);
+        let mut whole = StateDiff::default();
+        let snapshot = base.snapshot().unwrap();
+        let mut task = RootTask::new(&*snapshot).unwrap().unwrap();
+        let last = pieces.len() + small.len() - 1;
+        let mut batch = Batch::new();
+        let mut root = B256::ZERO;
+        let mut pieces = pieces.into_iter().chain(small).enumerate();
+        for (index, piece) in pieces.by_ref() {
+            whole.append(piece.clone());
+            if index == last {
+                root = task.finish(&piece, &mut batch).unwrap();
+                break;
+            }
+            let so_far = task.merge(&piece).unwrap();
+            prop_assert_eq!(apply_state(&*snapshot, &whole, &mut Batch::new()).unwrap(), so_far);
+        }
+        let at_once = base.fork();
+        prop_assert_eq!(commit(&at_once, &whole), root);
+        base.commit(&batch).unwrap();
+        prop_assert_eq!(dump(&base), dump(&at_once));
+    }
+}
+
+#[test]
+fn a_fork_shows_the_state_of_its_snapshot_or_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let lmdb = open(folder.path());
+    let address = Address::repeat_byte(7);
+    let balance = |balance: u64| AccountInfo {
+        balance: U256::from(balance),
+        ..AccountInfo::default()
+    };
+    commit(&lmdb, &one(address, change(balance(1), [])));
+    let snapshot = lmdb.snapshot().unwrap();
+    let fork = snapshot
+        .fork()
+        .unwrap()
+        .expect("nothing was committed since");
+    commit(&lmdb, &one(address, change(balance(2), [])));
+    assert!(snapshot.fork().unwrap().is_none(), "the state is another");
+    // On another thread, beside the snapshot on this one.
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let read = read_account(&*fork, &address).unwrap();
+            assert_eq!(read, Some(balance(1)));
+        });
+        let read = read_account(&*snapshot, &address).unwrap();
+        assert_eq!(read, Some(balance(1)));
+    });
 }

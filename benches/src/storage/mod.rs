@@ -1,0 +1,3 @@
+//! What storage costs.
+
+pub mod root;
