@@ -123,6 +123,31 @@ pub enum StoreError {
         /// Length of the key in bytes.
         len: usize,
     },
+    /// What is asked for was never kept or is pruned.
+    #[error("the {what} of block {number} is not kept: this store has that of blocks {first} to {last}")]
+    NotRetained {
+        /// What is asked for.
+        what: &'static str,
+        /// The block.
+        number: u64,
+        /// First block it is kept of.
+        first: u64,
+        /// Last block it is kept of.
+        last: u64,
+    },
+    /// Trie nodes are kept of the head only.
+    #[error("trie nodes of past blocks are not stored; proofs at past blocks compute them")]
+    PastTrie,
+    /// A proof at a past block would have to look at more changes than it may.
+    #[error(
+        "a proof at block {number} would take back more than {limit} changes: ask for a later block or raise the limit"
+    )]
+    ProofTooFar {
+        /// The block.
+        number: u64,
+        /// Changes a proof may take back.
+        limit: u64,
+    },
     /// The parts of a block do not fit each other.
     #[error("block {number} does not fit together: {reason}")]
     InconsistentBlock {

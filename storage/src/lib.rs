@@ -9,13 +9,18 @@
 mod account;
 mod batch;
 mod chain;
+mod contract;
 mod error;
+mod history;
+mod index;
 mod layered;
 mod lmdb;
 mod memory;
 mod meta;
+mod proof;
 mod rebuild;
 mod receipt;
+mod rows;
 mod state;
 mod store;
 mod table;
@@ -29,10 +34,19 @@ pub use chain::{
     header_by_hash, put_block, receipts, remove_block, sealed_header, senders,
     transaction_location,
 };
+pub use contract::{
+    Creation, Deployment, MAX_ABI, abi, deployment, put_abi, put_deployment,
+};
 pub use error::StoreError;
+pub use history::{
+    BlockChanges, Pruned, Retained, Retention, StateAt, prune, record_changes, retained,
+    unwind_block,
+};
+pub use index::{LogQuery, Role, matching_blocks, transactions_of};
 pub use layered::Layered;
 pub use memory::MemoryStore;
 pub use meta::{SCHEMA_VERSION, get_meta, head, put_head, put_meta};
+pub use proof::{AccountProof, DEFAULT_PROOF_CHANGES, SlotProof, account_proof};
 pub use rebuild::{rebuild_root, state_root_of};
 pub use receipt::StoredReceipt;
 pub use state::{AccountChange, StateDiff, apply_state, state_root};

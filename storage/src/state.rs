@@ -148,13 +148,14 @@ fn write_records(batch: &mut Batch, keys: &TrieKeys, update: &TrieUpdate) {
 }
 
 /// Where the records of a trie stand.
-enum TrieKeys {
+#[derive(Clone, Copy)]
+pub(crate) enum TrieKeys {
     Accounts,
     Storage(Address),
 }
 
 impl TrieKeys {
-    const fn table(&self) -> Table {
+    pub(crate) const fn table(&self) -> Table {
         match self {
             Self::Accounts => Table::AccountTrie,
             Self::Storage(_) => Table::StorageTrie,
@@ -163,7 +164,7 @@ impl TrieKeys {
 
     /// One byte a nibble keeps a node next to its children, the order of a walk, whatever the parity of its depth.
     /// The byte before the path makes a key of the state trie's root, whose path is empty.
-    fn key(&self, path: &Nibbles) -> Vec<u8> {
+    pub(crate) fn key(&self, path: &Nibbles) -> Vec<u8> {
         let lead = match self {
             Self::Accounts => &[0][..],
             Self::Storage(address) => address.as_slice(),
@@ -176,24 +177,28 @@ impl TrieKeys {
 }
 
 /// The nodes of a trie in a snapshot.
-struct StoredTrie<'a> {
+pub(crate) struct StoredTrie<'a> {
     snapshot: &'a dyn Snapshot,
     keys: TrieKeys,
 }
 
 impl<'a> StoredTrie<'a> {
-    const fn accounts(snapshot: &'a dyn Snapshot) -> Self {
+    pub(crate) const fn accounts(snapshot: &'a dyn Snapshot) -> Self {
         Self {
             snapshot,
             keys: TrieKeys::Accounts,
         }
     }
 
-    const fn storage(snapshot: &'a dyn Snapshot, address: Address) -> Self {
+    pub(crate) const fn storage(snapshot: &'a dyn Snapshot, address: Address) -> Self {
         Self {
             snapshot,
             keys: TrieKeys::Storage(address),
         }
+    }
+
+    pub(crate) const fn keys(&self) -> TrieKeys {
+        self.keys
     }
 }
 
