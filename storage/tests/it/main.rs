@@ -2,6 +2,8 @@
 
 mod chain;
 mod crash;
+mod history;
+mod indexes;
 mod lmdb;
 mod state;
 mod stores;
