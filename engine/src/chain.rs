@@ -9,13 +9,16 @@ use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 use zvm_runtimes::evm::{BlockState, Fork, FrameRunner, ReadError};
-use zvm_storage::{Batch, BlockRecord, Layered, Snapshot, Store, StoreError, StoredReceipt};
+use zvm_storage::{
+    Batch, BlockRecord, Layered, Retention, Snapshot, Store, StoreError, StoredReceipt,
+};
 
 use crate::builder::{BlockTemplate, Skipped, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
 use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, IntermediateRoots};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
+use crate::history;
 use crate::ommers::validate_ommers;
 use crate::receipt::receipts_root;
 use crate::transaction::{self, Tx, TxError};
@@ -25,7 +28,7 @@ use crate::view::{CodeCache, StateView, recent_diff, state_diff};
 pub type TxBlock = Block<Tx>;
 
 /// Meta key of the total difficulty of the head, 32 bytes big-endian.
-const TOTAL_DIFFICULTY: &str = "total_difficulty";
+pub(crate) const TOTAL_DIFFICULTY: &str = "total_difficulty";
 
 /// A block cannot join the chain, or the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,7 @@ pub struct Chain {
     writer: Mutex<()>,
     /// Runs frames in place of the interpreter's loop.
     runner: Option<Arc<dyn FrameRunner>>,
+    retention: Retention,
 }
 
 impl core::fmt::Debug for Chain {
@@ -158,7 +162,15 @@ impl Chain {
             head: RwLock::new(head),
             writer: Mutex::new(()),
             runner: None,
+            retention: Retention::default(),
         })
+    }
+
+    /// Keeps as much of past blocks as `retention` says; without this, [`Retention::default`].
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
     }
 
     /// Runs the frames of imported and built blocks, and of calls on them, by `runner`.
@@ -201,6 +213,19 @@ impl Chain {
     /// Analysed code, for readers of snapshots.
     pub fn codes(&self) -> &CodeCache {
         &self.codes
+    }
+
+    /// Takes the blocks after block `to` back. Returns how many there were.
+    ///
+    /// Snapshots taken before go on showing them.
+    pub fn unwind(&self, to: u64) -> Result<u64, ChainError> {
+        let _writer = self.writer.lock();
+        let taken = history::unwind(&*self.store, to);
+        // Also when it ended on the way.
+        if let Some(head) = read_head(&*self.store.snapshot()?)? {
+            *self.head.write() = head;
+        }
+        Ok(taken?)
     }
 
     /// The fork of a block that follows `head` at `timestamp`.
@@ -262,10 +287,16 @@ impl Chain {
         let outcome = Outcome::of(&executed, &*snapshot, &mut batch)?;
         outcome.compare(header)?;
         let receipts = executed.receipts;
-        drop(snapshot);
 
         let hash = header.hash_slow();
-        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
+        let record = BlockRecord {
+            header,
+            hash,
+            body,
+            receipts: &receipts,
+            senders: &senders,
+        };
+        self.commit(&head, snapshot, batch, &record)?;
         Ok(Imported {
             block,
             hash,
@@ -335,11 +366,17 @@ impl Chain {
         // The source decides how many bytes there are; a block every other node refuses must not become the head.
         header::validate_body(fork, &header, &body)?;
         let receipts = executed.receipts;
-        drop(snapshot);
 
         let block = Block { header, body };
         let hash = block.header.hash_slow();
-        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
+        let record = BlockRecord {
+            header: &block.header,
+            hash,
+            body: &block.body,
+            receipts: &receipts,
+            senders: &senders,
+        };
+        self.commit(&head, snapshot, batch, &record)?;
         Ok(Imported {
             block,
             hash,
@@ -348,23 +385,17 @@ impl Chain {
         })
     }
 
+    /// Makes the block with the state changes in `batch`, which were made on `snapshot`, the head.
     fn commit(
         &self,
         parent: &Head,
+        snapshot: Box<dyn Snapshot + '_>,
         mut batch: Batch,
-        block: &TxBlock,
-        hash: B256,
-        receipts: &[StoredReceipt],
-        senders: &[Address],
+        block: &BlockRecord<'_>,
     ) -> Result<(), ChainError> {
-        let record = BlockRecord {
-            header: &block.header,
-            hash,
-            body: &block.body,
-            receipts,
-            senders,
-        };
-        zvm_storage::put_block(&mut batch, &record)?;
+        history::record_block(&*snapshot, &mut batch, block, &self.retention)?;
+        // A store does not grow while its writer holds a snapshot.
+        drop(snapshot);
         let total_difficulty = parent
             .total_difficulty
             .saturating_add(block.header.difficulty);
@@ -376,7 +407,7 @@ impl Chain {
         self.store.commit(&batch)?;
         *self.head.write() = Head {
             header: Arc::new(block.header.clone()),
-            hash,
+            hash: block.hash,
             total_difficulty,
         };
         Ok(())
@@ -390,9 +421,7 @@ fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
     let Some(header) = zvm_storage::header(snapshot, number)? else {
         return Ok(None);
     };
-    let total_difficulty = zvm_storage::get_meta(snapshot, TOTAL_DIFFICULTY)?
-        .and_then(|bytes| U256::try_from_be_slice(&bytes))
-        .unwrap_or_default();
+    let total_difficulty = history::total_difficulty(snapshot)?.unwrap_or_default();
     Ok(Some(Head {
         header: Arc::new(header),
         hash,
@@ -441,7 +470,8 @@ fn write_genesis(
     hash: B256,
 ) -> Result<(), ChainError> {
     let mut batch = Batch::new();
-    let state_root = zvm_storage::apply_state(&*store.snapshot()?, &genesis.state, &mut batch)?;
+    let snapshot = store.snapshot()?;
+    let state_root = zvm_storage::apply_state(&*snapshot, &genesis.state, &mut batch)?;
     debug_assert_eq!(state_root, header.state_root);
     let body = BlockBody {
         transactions: Vec::new(),
@@ -455,7 +485,8 @@ fn write_genesis(
         receipts: &[],
         senders: &[],
     };
-    zvm_storage::put_block(&mut batch, &record)?;
+    history::record_block(&*snapshot, &mut batch, &record, &Retention::default())?;
+    drop(snapshot);
     zvm_storage::put_meta(
         &mut batch,
         TOTAL_DIFFICULTY,
