@@ -42,7 +42,11 @@ pub enum StoreError {
         page: u64,
     },
     /// The store was written by another version of the schema.
-    #[error("the store at {} has schema version {found}, this build reads version {expected}", path.display())]
+    #[error(
+        "the store at {} has schema version {found}, this build reads version {expected}{}",
+        path.display(),
+        if found < expected { ": `zvm db migrate` brings it up" } else { "" }
+    )]
     SchemaVersion {
         /// Version in the store.
         found: u32,
@@ -124,7 +128,9 @@ pub enum StoreError {
         len: usize,
     },
     /// What is asked for was never kept or is pruned.
-    #[error("the {what} of block {number} is not kept: this store has that of blocks {first} to {last}")]
+    #[error(
+        "the {what} of block {number} is not kept: this store has that of blocks {first} to {last}"
+    )]
     NotRetained {
         /// What is asked for.
         what: &'static str,

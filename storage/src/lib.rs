@@ -10,6 +10,7 @@ mod account;
 mod batch;
 mod chain;
 mod contract;
+mod dump;
 mod error;
 mod history;
 mod index;
@@ -25,8 +26,9 @@ mod state;
 mod store;
 mod table;
 mod trie;
+mod verify;
 
-pub use crate::lmdb::{Durability, LmdbOptions, LmdbStore};
+pub use crate::lmdb::{Compacted, Durability, LmdbOptions, LmdbStore, Migrated};
 pub use account::{AccountInfo, has_storage, read_account, read_code, read_slot, storage_root};
 pub use batch::Batch;
 pub use chain::{
@@ -34,9 +36,8 @@ pub use chain::{
     header_by_hash, put_block, receipts, remove_block, sealed_header, senders,
     transaction_location,
 };
-pub use contract::{
-    Creation, Deployment, MAX_ABI, abi, deployment, put_abi, put_deployment,
-};
+pub use contract::{Creation, Deployment, MAX_ABI, abi, deployment, put_abi, put_deployment};
+pub use dump::{DumpError, Dumped, EXPORT_MAGIC, export, read_export};
 pub use error::StoreError;
 pub use history::{
     BlockChanges, Pruned, Retained, Retention, StateAt, prune, record_changes, retained,
@@ -52,3 +53,4 @@ pub use receipt::StoredReceipt;
 pub use state::{AccountChange, StateDiff, apply_state, state_root};
 pub use store::{Snapshot, Store, TableStats, Visitor};
 pub use table::{TABLES, Table, TableFacts};
+pub use verify::{Fault, ReceiptsRoot, Verification, verify};

@@ -137,7 +137,10 @@ fn prove(
         return Err(StoreError::corrupt(
             Table::Accounts,
             address.as_slice(),
-            format!("storage root is {storage_root}, its trie has {}", storage.root),
+            format!(
+                "storage root is {storage_root}, its trie has {}",
+                storage.root
+            ),
         ));
     }
     let mut proofs = Vec::with_capacity(slots.len());
@@ -182,9 +185,9 @@ impl<'a> Past<'a> {
     fn node(&self, path: &Nibbles) -> Result<Option<Node>, StoreError> {
         match self.changed.get(path) {
             Some(None) => Ok(None),
-            Some(Some(record)) => Node::from_record(record)
-                .map(Some)
-                .map_err(|reason| StoreError::corrupt(self.keys.table(), &self.keys.key(path), reason)),
+            Some(Some(record)) => Node::from_record(record).map(Some).map_err(|reason| {
+                StoreError::corrupt(self.keys.table(), &self.keys.key(path), reason)
+            }),
             None => self.stored.node(path),
         }
     }

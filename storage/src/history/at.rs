@@ -75,9 +75,7 @@ fn check(snapshot: &dyn Snapshot, number: u64) -> Result<B256, StoreError> {
 impl Snapshot for StateAt<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
         match table {
-            Table::Meta if key == HEAD => {
-                Ok(Some(Cow::Owned(encode_head(self.number, self.hash))))
-            }
+            Table::Meta if key == HEAD => Ok(Some(Cow::Owned(encode_head(self.number, self.hash)))),
             Table::AccountTrie | Table::StorageTrie => Err(StoreError::PastTrie),
             table => {
                 let Some(history) = history_of(table) else {

@@ -144,10 +144,7 @@ fn is_delegation(code: &[u8]) -> bool {
 }
 
 /// What block `number` changed, in the order it was written.
-pub(crate) fn changed_items(
-    snapshot: &dyn Snapshot,
-    number: u64,
-) -> Result<Vec<Item>, StoreError> {
+pub(crate) fn changed_items(snapshot: &dyn Snapshot, number: u64) -> Result<Vec<Item>, StoreError> {
     let prefix = number.to_be_bytes();
     let mut rows = Rows::new(snapshot, Table::Changes, &prefix);
     let mut items = Vec::new();

@@ -22,9 +22,8 @@ use alloy_primitives::{Address, U256};
 pub fn unwind_block(snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Header, StoreError> {
     let no_head = || StoreError::corrupt(Table::Meta, b"head", "there is no head");
     let (number, _) = head(snapshot)?.ok_or_else(no_head)?;
-    let missing = |number: u64, what| {
-        StoreError::corrupt(Table::Headers, &number.to_be_bytes(), what)
-    };
+    let missing =
+        |number: u64, what| StoreError::corrupt(Table::Headers, &number.to_be_bytes(), what);
     let taken = header(snapshot, number)?.ok_or_else(|| missing(number, "the head is missing"))?;
     let kept = retained(snapshot)?;
     let parent = number.checked_sub(1).filter(|parent| *parent >= kept.state);
@@ -58,11 +57,7 @@ pub fn unwind_block(snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Header
 }
 
 /// The changes that lead from the state after block `number` to the one before it.
-fn reversed(
-    snapshot: &dyn Snapshot,
-    number: u64,
-    items: &[Item],
-) -> Result<StateDiff, StoreError> {
+fn reversed(snapshot: &dyn Snapshot, number: u64, items: &[Item]) -> Result<StateDiff, StoreError> {
     let before = |table: Table, key: &[u8]| {
         let key = history_key(key, number);
         match snapshot.get(table, &key)? {

@@ -27,7 +27,9 @@ pub(crate) struct Indexed<'a> {
 }
 
 /// Everything the indexes by address and topic hold of a block.
-pub(crate) fn entries(block: &Indexed<'_>) -> impl Iterator<Item = (Table, Vec<u8>, Vec<u8>)> {
+pub(crate) fn entries(
+    block: &Indexed<'_>,
+) -> impl Iterator<Item = (Table, Vec<u8>, Vec<u8>)> + use<> {
     let tagged = |table: Table| move |(key, value): Row| (table, key, value);
     transactions::entries(block)
         .into_iter()

@@ -14,14 +14,21 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-const DATA_FILE: &str = "data.mdb";
-const LOCK_FILE: &str = "zvm.lock";
+pub(super) const DATA_FILE: &str = "data.mdb";
+pub(super) const LOCK_FILE: &str = "zvm.lock";
+/// Reader slots of LMDB.
+pub(super) const READERS_FILE: &str = "lock.mdb";
 /// In the lock file once the folder holds a store.
 const MADE: &[u8] = b"zvm-storage\n";
 /// Below this a refused map is not tried smaller any more.
 const SMALLEST_FALLBACK: u64 = 1 << 30;
 
 pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
+    open_from(options, SCHEMA_VERSION).map(|(store, _)| store)
+}
+
+/// Opens a store of a schema version from `oldest` to this build's, and tells which.
+pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore, u32), StoreError> {
     fs::create_dir_all(&options.path).map_err(io("make", &options.path))?;
     let path = fs::canonicalize(&options.path).map_err(io("resolve", &options.path))?;
     let mut lock = FolderLock::take(&path)?;
@@ -45,7 +52,7 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
     sweep_readers(&environment)?;
     check_names(&environment, &path)?;
     let tables = tables(&environment)?;
-    check_schema(&environment, &tables, &path)?;
+    let version = check_schema(&environment, &tables, &path, oldest)?;
     if !made {
         // The entries of the new files in their folder must be as durable as what is committed to them.
         File::open(&path)
@@ -56,7 +63,7 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
             .and_then(|()| lock.0.sync_all())
             .map_err(io("write", &path.join(LOCK_FILE)))?;
     }
-    Ok(LmdbStore {
+    let store = LmdbStore {
         environment,
         tables,
         path,
@@ -66,7 +73,8 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
         writer: Mutex::new(()),
         unusable: AtomicBool::new(false),
         _lock: lock,
-    })
+    };
+    Ok((store, version))
 }
 
 /// The lock of a folder, held until it is dropped.
@@ -230,12 +238,13 @@ fn tables(environment: &Environment) -> Result<[Database; Table::COUNT], StoreEr
     Ok(tables)
 }
 
-/// Compares the schema version, or writes it into a new store.
+/// Compares the schema version, or writes it into a new store. Returns it.
 fn check_schema(
     environment: &Environment,
     tables: &[Database; Table::COUNT],
     path: &Path,
-) -> Result<(), StoreError> {
+    oldest: u32,
+) -> Result<u32, StoreError> {
     let meta = tables[Table::Meta.index()];
     let transaction = environment.begin_ro_txn();
     let transaction = transaction.map_err(failed("begin a snapshot"))?;
@@ -243,7 +252,7 @@ fn check_schema(
         Ok(version) => {
             let found = <[u8; 4]>::try_from(version).map(u32::from_be_bytes);
             return match found {
-                Ok(SCHEMA_VERSION) => Ok(()),
+                Ok(found) if (oldest..=SCHEMA_VERSION).contains(&found) => Ok(found),
                 Ok(found) => Err(StoreError::SchemaVersion {
                     found,
                     expected: SCHEMA_VERSION,
@@ -268,10 +277,14 @@ fn check_schema(
         transaction.put(meta, &SCHEMA, &version, WriteFlags::empty())?;
         transaction.commit()
     });
-    written.map_err(failed("write the schema version"))
+    written.map_err(failed("write the schema version"))?;
+    Ok(SCHEMA_VERSION)
 }
 
-fn io<'p>(op: &'static str, path: &'p Path) -> impl Fn(io::Error) -> StoreError + use<'p> {
+pub(super) fn io<'p>(
+    op: &'static str,
+    path: &'p Path,
+) -> impl Fn(io::Error) -> StoreError + use<'p> {
     let path: PathBuf = path.to_owned();
     move |source| StoreError::Io {
         op,
