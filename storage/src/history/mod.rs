@@ -16,7 +16,8 @@ pub use retention::{Pruned, Retained, Retention, prune, retained};
 pub use unwind::unwind_block;
 
 pub(crate) use changes::{Item, changed_items, decode_items};
-pub(crate) use retention::put_retained;
+pub(crate) use retention::{add, put_retained};
+pub(crate) use unwind::reversed;
 
 use crate::Table;
 

@@ -209,7 +209,7 @@ fn prune_state(
 }
 
 /// Puts the writes of `later` over those of `batch`.
-pub(super) fn add(batch: &mut Batch, later: &Batch) {
+pub(crate) fn add(batch: &mut Batch, later: &Batch) {
     for (table, key, value) in later.iter() {
         match value {
             Some(value) => batch.put(table, key, value),

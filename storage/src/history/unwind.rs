@@ -57,7 +57,11 @@ pub fn unwind_block(snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Header
 }
 
 /// The changes that lead from the state after block `number` to the one before it.
-fn reversed(snapshot: &dyn Snapshot, number: u64, items: &[Item]) -> Result<StateDiff, StoreError> {
+pub(crate) fn reversed(
+    snapshot: &dyn Snapshot,
+    number: u64,
+    items: &[Item],
+) -> Result<StateDiff, StoreError> {
     let before = |table: Table, key: &[u8]| {
         let key = history_key(key, number);
         match snapshot.get(table, &key)? {

@@ -2,9 +2,11 @@
 
 use super::{Verification, entries, for_each};
 use crate::contract::{contract_key, decode_deployment};
-use crate::history::{Item, changed_items, decode_items, history_key, split_history_key};
+use crate::history::{
+    Item, add, changed_items, decode_items, history_key, reversed, split_history_key,
+};
 use crate::meta::head_number;
-use crate::{Snapshot, StateAt, StoreError, Table, header, rebuild_root, retained};
+use crate::{Batch, Layered, Snapshot, StoreError, Table, apply_state, header, retained};
 
 pub(super) fn verify(snapshot: &dyn Snapshot, found: &mut Verification) -> Result<(), StoreError> {
     let (Some(kept), Some(head)) = (
@@ -14,11 +16,23 @@ pub(super) fn verify(snapshot: &dyn Snapshot, found: &mut Verification) -> Resul
         return Ok(());
     };
     let (mut accounts, mut slots) = (0, 0);
+    let mut before: Option<(u64, u32)> = None;
     for_each(snapshot, Table::Changes, |key, value| {
-        let Some(block) = key.first_chunk::<8>().map(|b| u64::from_be_bytes(*b)) else {
-            found.fault(Table::Changes, key, "the key is too short");
+        let parts = key.split_first_chunk::<8>();
+        let Some((block, Ok(part))) =
+            parts.map(|(block, part)| (u64::from_be_bytes(*block), <[u8; 4]>::try_from(part)))
+        else {
+            found.fault(Table::Changes, key, "key is not block number and part");
             return Ok(());
         };
+        let part = u32::from_be_bytes(part);
+        if let Some((before, last)) = before
+            && before == block
+            && part != last + 1
+        {
+            found.fault(Table::Changes, key, "does not follow the part before");
+        }
+        before = Some((block, part));
         if block > head {
             let reason = format!("of a block after the head, {head}");
             found.fault(Table::Changes, key, reason);
@@ -55,6 +69,9 @@ pub(super) fn verify(snapshot: &dyn Snapshot, found: &mut Verification) -> Resul
         found.count("history entries", entries);
         if entries > count {
             extra(snapshot, table, found)?;
+        } else if entries < count {
+            let reason = format!("{entries} entries, {count} are named by changes");
+            found.fault(table, &[], reason);
         }
     }
     for_each(snapshot, Table::Contracts, |key, value| {
@@ -70,34 +87,69 @@ pub(super) fn verify(snapshot: &dyn Snapshot, found: &mut Verification) -> Resul
         Ok(())
     })?;
     if kept.state < head {
-        past_root(snapshot, kept.state, found)?;
+        walk_back(snapshot, kept.state, head, found)?;
     }
     Ok(())
 }
 
-/// Compares the root of the first state that can be read with its header: every change since goes into it.
-fn past_root(
+/// Takes the blocks back in memory, one by one down to the first state that can be read, and compares what comes out:
+/// the state root with the header of the block before, accounts with their entries.
+fn walk_back(
     snapshot: &dyn Snapshot,
-    number: u64,
+    first: u64,
+    head: u64,
     found: &mut Verification,
 ) -> Result<(), StoreError> {
-    let Some(at) = found.note(StateAt::on(snapshot, number))? else {
-        return Ok(());
-    };
-    let Some(root) = found.note(rebuild_root(&at))? else {
-        return Ok(());
-    };
-    found.count("state roots", 1);
-    if let Some(Some(header)) = found.note(header(snapshot, number))?
-        && header.state_root != root
-    {
-        let reason = format!(
-            "the history leads to the root {root} at block {number}, its header has {}",
-            header.state_root
-        );
-        found.fault(Table::Changes, &number.to_be_bytes(), reason);
+    let mut batch = Batch::new();
+    for number in (first + 1..=head).rev() {
+        let taken = take_back(snapshot, number, &mut batch, found);
+        let taken = found.note(taken)?;
+        // Whatever is wrong here is wrong in all states before.
+        if taken != Some(true) {
+            return Ok(());
+        }
     }
     Ok(())
+}
+
+/// Whether the state before block `number`, laid over `snapshot` in `batch`, is the one that its parent's header names.
+fn take_back(
+    snapshot: &dyn Snapshot,
+    number: u64,
+    batch: &mut Batch,
+    found: &mut Verification,
+) -> Result<bool, StoreError> {
+    let items = changed_items(snapshot, number)?;
+    let after = Layered::new(snapshot, batch);
+    let diff = reversed(&after, number, &items)?;
+    let mut writes = Batch::new();
+    let root = apply_state(&after, &diff, &mut writes)?;
+    add(batch, &writes);
+    let before = Layered::new(snapshot, batch);
+    for item in &items {
+        let Item::Account(address) = item else {
+            continue;
+        };
+        let key = history_key(address.as_slice(), number);
+        let entry = snapshot.get(Table::AccountHistory, &key)?;
+        let record = before.get(Table::Accounts, address.as_slice())?;
+        if entry.unwrap_or_default() != record.unwrap_or_default() {
+            let reason = "not the account that the entries of its slots lead to";
+            found.fault(Table::AccountHistory, &key, reason);
+            return Ok(false);
+        }
+    }
+    found.count("state roots", 1);
+    let parent = header(snapshot, number - 1)?;
+    let Some(parent) = parent.filter(|parent| parent.state_root != root) else {
+        return Ok(true);
+    };
+    let reason = format!(
+        "taking the block back gives the state root {root}, the header before has {}",
+        parent.state_root
+    );
+    found.fault(Table::Changes, &number.to_be_bytes(), reason);
+    Ok(false)
 }
 
 /// Names the entries that no block's changes name.

@@ -89,8 +89,8 @@ impl Verification {
 ///   trie node is the one that its parent names, and no other is there; codes have their hashes.
 /// - Chain: headers have their hashes and follow one another; bodies and receipts have the roots in their headers;
 ///   hashes, transactions, addresses and topics lead to their blocks and nowhere else.
-/// - History: every change has its entries and every entry its change; the state at the first block that can be read
-///   has the root in that block's header.
+/// - History: every change has its entries and every entry its change; taking the blocks back in memory gives, at each
+///   block that can be read, the state root in its header.
 ///
 /// Senders are not recovered from signatures.
 ///

@@ -1,6 +1,7 @@
 use crate::chain::Block;
 use crate::state::{Model, diffs, write_to};
 use crate::{dump, open};
+use alloy_consensus::proofs;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_trie::proof::verify_proof;
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
@@ -8,9 +9,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use zvm_storage::{
-    AccountChange, AccountInfo, Batch, MemoryStore, Retention, Snapshot, StateAt, StateDiff, Store,
-    StoreError, Table, account_proof, apply_state, has_storage, head, prune, put_block, read_account,
-    read_code, read_slot, rebuild_root, record_changes, retained, unwind_block,
+    AccountChange, AccountInfo, Batch, Deployment, MemoryStore, Retention, Snapshot, StateAt,
+    StateDiff, Store, StoreError, Table, account_proof, apply_state, has_storage, head, prune,
+    put_block, put_deployment, read_account, read_code, read_slot, rebuild_root, record_changes,
+    retained, unwind_block,
 };
 
 /// Commits a block with this diff on top of the head, keeping what `retention` says.
@@ -19,9 +21,29 @@ pub(crate) fn commit_block(store: &dyn Store, diff: &StateDiff, retention: &Rete
     let head = head(snapshot.as_ref()).unwrap();
     let (number, parent) = head.map_or((0, B256::ZERO), |(number, hash)| (number + 1, hash));
     let mut block = Block::new(number, parent, number % 4);
+    let body = &block.body;
+    block.header.transactions_root = proofs::calculate_transaction_root(&body.transactions);
+    block.header.ommers_hash = proofs::calculate_ommers_root(&body.ommers);
+    let withdrawals = body.withdrawals.as_deref().unwrap();
+    block.header.withdrawals_root = Some(proofs::calculate_withdrawals_root(withdrawals));
     let mut batch = Batch::new();
-    block.header.state_root = apply_state(snapshot.as_ref(), diff, &mut batch).unwrap();
-    record_changes(snapshot.as_ref(), number, &mut batch).unwrap();
+    let mut diff = diff.clone();
+    let code = keccak256(b"code");
+    let uses = |change: &AccountChange| change.info.is_some_and(|info| info.code_hash == code);
+    if diff.accounts.values().any(uses) {
+        diff.codes.insert(code, Bytes::from_static(b"code"));
+    }
+    block.header.state_root = apply_state(snapshot.as_ref(), &diff, &mut batch).unwrap();
+    let changes = record_changes(snapshot.as_ref(), number, &mut batch).unwrap();
+    for (address, code_hash) in changes.deployed {
+        let deployment = Deployment {
+            block: number,
+            format: 0,
+            code_hash,
+            creation: None,
+        };
+        put_deployment(&mut batch, &address, &deployment);
+    }
     put_block(&mut batch, &block.record()).unwrap();
     prune(snapshot.as_ref(), &mut batch, number, retention, 64).unwrap();
     drop(snapshot);
@@ -276,7 +298,10 @@ fn a_step_of_pruning_is_bounded_and_the_steps_end() {
         steps += 1;
         deleted += pruned.entries;
         // From the first step on, whatever still lies there.
-        assert_eq!(retained(store.snapshot().unwrap().as_ref()).unwrap().state, 4);
+        assert_eq!(
+            retained(store.snapshot().unwrap().as_ref()).unwrap().state,
+            4
+        );
         if !pruned.more {
             break;
         }
@@ -309,7 +334,13 @@ fn a_proof_that_would_take_back_too_much_is_refused_with_the_limit() {
     assert!(prove(19).is_ok() && prove(18).is_ok());
     let error = prove(2).unwrap_err();
     assert!(
-        matches!(error, StoreError::ProofTooFar { number: 2, limit: 50 }),
+        matches!(
+            error,
+            StoreError::ProofTooFar {
+                number: 2,
+                limit: 50
+            }
+        ),
         "{error}"
     );
 }
@@ -334,7 +365,13 @@ fn past_states_read_the_same_from_lmdb() {
         }
         let address = Address::with_last_byte(1);
         let account = read_account(&one, &address).unwrap().unwrap();
-        assert_eq!((account.nonce, account.code_hash), (number, KECCAK256_EMPTY));
-        assert_eq!(read_code(&one, &KECCAK256_EMPTY).unwrap(), Some(Bytes::new()));
+        assert_eq!(
+            (account.nonce, account.code_hash),
+            (number, KECCAK256_EMPTY)
+        );
+        assert_eq!(
+            read_code(&one, &KECCAK256_EMPTY).unwrap(),
+            Some(Bytes::new())
+        );
     }
 }

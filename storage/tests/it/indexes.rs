@@ -22,7 +22,8 @@ fn chains() -> impl Strategy<Value = Vec<Vec<Vec<Log>>>> {
 
 fn queries() -> impl Strategy<Value = LogQuery> {
     let any_of = |range: std::ops::Range<u8>| vec(range, 0..3);
-    let topics = any_of(0..4).prop_map(|topics| topics.into_iter().map(B256::repeat_byte).collect());
+    let topics =
+        any_of(0..4).prop_map(|topics| topics.into_iter().map(B256::repeat_byte).collect());
     let addresses = any_of(0..4);
     (addresses, proptest::array::uniform4(topics)).prop_map(|(addresses, topics)| LogQuery {
         addresses: addresses.into_iter().map(Address::repeat_byte).collect(),

@@ -7,6 +7,7 @@ mod indexes;
 mod lmdb;
 mod state;
 mod stores;
+mod tools;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
