@@ -1,6 +1,6 @@
 //! What a block leaves in the store beside the state after it, and how blocks are taken back.
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, U256};
 use zvm_runtimes::detect::{Format, detect};
 use zvm_storage::{
     Batch, BlockRecord, Creation, Deployment, Layered, Retention, Snapshot, Store, StoreError,
@@ -25,9 +25,10 @@ pub fn record_block(
     let number = block.header.number;
     let changes = zvm_storage::record_changes(snapshot, number, batch)?;
     for (address, code_hash) in &changes.deployed {
+        let code = zvm_storage::read_code(&Layered::new(snapshot, batch), code_hash)?;
         let deployment = Deployment {
             block: number,
-            format: format_number(&code_format(&Layered::new(snapshot, batch), code_hash)?),
+            format: format_of_code(&code.unwrap_or_default()),
             code_hash: *code_hash,
             creation: creation_of(block, address),
         };
@@ -56,19 +57,13 @@ fn creation_of(block: &BlockRecord<'_>, address: &Address) -> Option<Creation> {
     })
 }
 
-/// The runtime of a stored code. What belongs to none was deployed before codes had to (EIP-3541).
-fn code_format(snapshot: &dyn Snapshot, code_hash: &B256) -> Result<Format, StoreError> {
-    let code = zvm_storage::read_code(snapshot, code_hash)?.unwrap_or_default();
-    Ok(detect(&code).unwrap_or(Format::Evm))
-}
-
-/// How deployments name a runtime.
-fn format_number(format: &Format) -> u8 {
-    match format {
-        Format::Evm | Format::Delegation(_) => 0,
-        Format::Zvm => 1,
-        Format::ZvmLegacy => 2,
-        Format::Wasm => 3,
+/// How a deployment names the runtime of a stored code. What belongs to none was deployed before codes had to (EIP-3541).
+pub fn format_of_code(code: &[u8]) -> u8 {
+    match detect(code) {
+        Ok(Format::Zvm) => 1,
+        Ok(Format::ZvmLegacy) => 2,
+        Ok(Format::Wasm) => 3,
+        Ok(Format::Evm | Format::Delegation(_)) | Err(_) => 0,
     }
 }
 

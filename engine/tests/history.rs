@@ -24,7 +24,8 @@ use zvm_storage::{
 };
 
 /// Deploys what it is called with by CREATE2, salt 0.
-const FACTORY: [u8; 27] = hex!("6010 80 600b 6000 39 6000 f3 36 6000 6000 37 6000 36 6000 6000 f5 50 00");
+const FACTORY: [u8; 27] =
+    hex!("6010 80 600b 6000 39 6000 f3 36 6000 6000 37 6000 36 6000 6000 f5 50 00");
 /// With 64 bytes writes the second word to the slot of the first and logs the slot, with 32 returns the slot, with
 /// others ends itself.
 const WRITER: [u8; 57] = hex!(

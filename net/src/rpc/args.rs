@@ -210,7 +210,9 @@ impl Arg for ProofKeys {
             return Err(format!("expected an array of storage keys, found {value}"));
         };
         if keys.len() > MOST_PROOF_KEYS {
-            return Err(format!("too many storage keys, want at most {MOST_PROOF_KEYS}"));
+            return Err(format!(
+                "too many storage keys, want at most {MOST_PROOF_KEYS}"
+            ));
         }
         let read = |key: Value| {
             let whole = key.as_str().is_some_and(|text| text.len() == 66);
@@ -220,7 +222,10 @@ impl Arg for ProofKeys {
                 false => JsonStorageKey::Number(key),
             })
         };
-        keys.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+        keys.into_iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -236,7 +241,9 @@ impl Cursor {
 impl Arg for Cursor {
     fn from_json(mut value: Value) -> Result<Self, String> {
         if !value.is_object() {
-            return Err(format!("expected an object with block and index, found {value}"));
+            return Err(format!(
+                "expected an object with block and index, found {value}"
+            ));
         }
         let mut take = |name: &str| match value.get_mut(name).map(Value::take) {
             None | Some(Value::Null) => Ok(0),

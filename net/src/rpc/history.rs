@@ -74,8 +74,7 @@ fn transactions(rpc: &Rpc, mut args: Args, role: Role) -> Reply {
     };
     let view = rpc.view()?;
     // One more tells where the next answer begins.
-    let mut found =
-        zvm_storage::transactions_of(view.snapshot(), role, &address, from, count + 1)?;
+    let mut found = zvm_storage::transactions_of(view.snapshot(), role, &address, from, count + 1)?;
     let next = found
         .get(count)
         .map(|TransactionLocation { block, index }| Next {
