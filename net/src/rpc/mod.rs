@@ -243,6 +243,7 @@ impl<'a> View<'a> {
 
     /// A block with everything stored about it.
     fn block(&self, number: u64) -> Result<Option<Arc<StoredBlock>>, RpcError> {
+        zvm_storage::retained(self.snapshot())?.check_block(self.snapshot(), number)?;
         let hash = zvm_storage::block_hash(self.snapshot(), number)?;
         // Another block had this number before if blocks were taken back.
         if let Some(block) = self.rpc.recent.get(number)
@@ -250,7 +251,6 @@ impl<'a> View<'a> {
         {
             return Ok(Some(block));
         }
-        zvm_storage::retained(self.snapshot())?.check_block(self.snapshot(), number)?;
         let Some(block) = StoredBlock::read(self.snapshot(), number)? else {
             return Ok(None);
         };
