@@ -22,7 +22,7 @@ pub struct BlockChanges {
     /// Slots that differ after the block.
     pub slots: usize,
     /// Accounts that have a code after the block that they did not have before, with its hash. Delegations
-    /// (EIP-7702) are not among them.
+    /// (EIP-7702) are not among them. Each is to be written with [`crate::put_deployment`].
     pub deployed: Vec<(Address, B256)>,
 }
 

@@ -29,9 +29,9 @@ pub fn unwind_block(snapshot: &dyn Snapshot, batch: &mut Batch) -> Result<Header
     let parent = number.checked_sub(1).filter(|parent| *parent >= kept.state);
     let Some(parent) = parent else {
         return Err(StoreError::NotRetained {
-            what: "state",
-            number: number.saturating_sub(1),
-            first: kept.state,
+            what: "parent state",
+            number,
+            first: kept.state.saturating_add(1),
             last: number,
         });
     };

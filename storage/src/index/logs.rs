@@ -120,7 +120,7 @@ impl LogQuery {
     }
 }
 
-/// The next block from `from` to `to` with a log that the query matches, `None` if there is none or the query is open.
+/// The blocks from `from` to `to` with a log that the query matches, ascending; none if the query is open.
 ///
 /// The lists of the criteria are crossed by seeks: the cost follows the shortest of them, not the number of blocks, and
 /// no block is read.

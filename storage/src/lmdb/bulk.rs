@@ -1,7 +1,7 @@
 //! Whole stores: loaded in order, compacted, restored from an export.
 
 use super::open::{DATA_FILE, LOCK_FILE, READERS_FILE};
-use super::{LmdbOptions, LmdbStore, failed};
+use super::{Durability, LmdbOptions, LmdbStore, failed};
 use crate::dump::{Dumped, is_schema, read_export};
 use crate::rows::{Row, Rows};
 use crate::{DumpError, Store, StoreError, Table};
@@ -42,6 +42,8 @@ impl LmdbStore {
             &store,
             LmdbOptions {
                 path: folder.clone(),
+                // The rename must not come before what it names.
+                durability: Durability::Full,
                 ..options
             },
         );
@@ -100,10 +102,22 @@ impl LmdbStore {
                 reason: "it is in the way and not left from an import".to_owned(),
             }));
         }
+        if partial.join(LOCK_FILE).exists() {
+            let left = Self::open(LmdbOptions {
+                path: partial.clone(),
+                ..options.clone()
+            });
+            // Another import is at it. Any other fault of what was left is no matter.
+            if let Err(error @ StoreError::AlreadyOpen { .. }) = left {
+                return Err(DumpError::Store(error));
+            }
+        }
         remove_folder(&partial)?;
         let loaded = load(
             LmdbOptions {
                 path: partial.clone(),
+                // The rename must not come before what it names.
+                durability: Durability::Full,
                 ..options
             },
             input,

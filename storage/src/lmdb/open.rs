@@ -51,8 +51,21 @@ pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore,
     }
     sweep_readers(&environment)?;
     check_names(&environment, &path)?;
+    let stored = stored_schema(&environment)?;
+    if let Some(found) = stored
+        && !(oldest..=SCHEMA_VERSION).contains(&found)
+    {
+        // Before any table is made: the version that wrote the store must still know it.
+        return Err(StoreError::SchemaVersion {
+            found,
+            expected: SCHEMA_VERSION,
+            path,
+        });
+    }
     let tables = tables(&environment)?;
-    let version = check_schema(&environment, &tables, &path, oldest)?;
+    if stored.is_none() {
+        write_schema(&environment, &tables)?;
+    }
     if !made {
         // The entries of the new files in their folder must be as durable as what is committed to them.
         File::open(&path)
@@ -74,7 +87,7 @@ pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore,
         unusable: AtomicBool::new(false),
         _lock: lock,
     };
-    Ok((store, version))
+    Ok((store, stored.unwrap_or(SCHEMA_VERSION)))
 }
 
 /// The lock of a folder, held until it is dropped.
@@ -238,32 +251,30 @@ fn tables(environment: &Environment) -> Result<[Database; Table::COUNT], StoreEr
     Ok(tables)
 }
 
-/// Compares the schema version, or writes it into a new store. Returns it.
-fn check_schema(
-    environment: &Environment,
-    tables: &[Database; Table::COUNT],
-    path: &Path,
-    oldest: u32,
-) -> Result<u32, StoreError> {
-    let meta = tables[Table::Meta.index()];
+/// The schema version in the store, `None` if there is none.
+fn stored_schema(environment: &Environment) -> Result<Option<u32>, StoreError> {
+    let meta = match environment.open_db(Some(Table::Meta.name())) {
+        Err(Error::NotFound) => return Ok(None),
+        opened => opened.map_err(failed("open a table"))?,
+    };
     let transaction = environment.begin_ro_txn();
     let transaction = transaction.map_err(failed("begin a snapshot"))?;
     match transaction.get(meta, &SCHEMA) {
-        Ok(version) => {
-            let found = <[u8; 4]>::try_from(version).map(u32::from_be_bytes);
-            return match found {
-                Ok(found) if (oldest..=SCHEMA_VERSION).contains(&found) => Ok(found),
-                Ok(found) => Err(StoreError::SchemaVersion {
-                    found,
-                    expected: SCHEMA_VERSION,
-                    path: path.to_owned(),
-                }),
-                Err(_) => Err(StoreError::corrupt(Table::Meta, SCHEMA, "not 4 bytes")),
-            };
-        }
-        Err(Error::NotFound) => {}
-        Err(error) => return Err(failed("read the schema version")(error)),
+        Ok(version) => <[u8; 4]>::try_from(version)
+            .map(|version| Some(u32::from_be_bytes(version)))
+            .map_err(|_| StoreError::corrupt(Table::Meta, SCHEMA, "not 4 bytes")),
+        Err(Error::NotFound) => Ok(None),
+        Err(error) => Err(failed("read the schema version")(error)),
     }
+}
+
+/// Writes the schema version into a new store.
+fn write_schema(
+    environment: &Environment,
+    tables: &[Database; Table::COUNT],
+) -> Result<(), StoreError> {
+    let transaction = environment.begin_ro_txn();
+    let transaction = transaction.map_err(failed("begin a snapshot"))?;
     for database in tables {
         let stat = transaction.stat(*database);
         if stat.map_err(failed("read the size of a table"))?.entries() > 0 {
@@ -274,11 +285,11 @@ fn check_schema(
     drop(transaction);
     let written = environment.begin_rw_txn().and_then(|mut transaction| {
         let version = SCHEMA_VERSION.to_be_bytes();
+        let meta = tables[Table::Meta.index()];
         transaction.put(meta, &SCHEMA, &version, WriteFlags::empty())?;
         transaction.commit()
     });
-    written.map_err(failed("write the schema version"))?;
-    Ok(SCHEMA_VERSION)
+    written.map_err(failed("write the schema version"))
 }
 
 pub(super) fn io<'p>(

@@ -41,7 +41,11 @@ fn format(code: &[u8]) -> u8 {
 #[test]
 fn a_store_of_version_1_is_refused_by_name_and_migrated_whole() {
     let folder = v1_folder();
+    let data = || std::fs::read(folder.path().join("data.mdb")).unwrap();
+    let before = data();
     let error = LmdbStore::open(options(folder.path())).err().unwrap();
+    // The version that wrote it can still be used.
+    assert!(data() == before);
     assert!(
         matches!(
             error,
