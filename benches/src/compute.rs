@@ -1,9 +1,14 @@
 //! Programs by plain revm and by this engine in every tier: time, compilation, code size, and whether the results are
 //! those expected.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use zvm_engine::fixtures::replay::thread_cpu_seconds;
-use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level, Observer, Options, Stage};
+use zvm_jit::memory::CodeMemory;
+use zvm_jit::tier;
+use zvm_jit::unit::Unit;
 
 use crate::corpus::{Group, Program};
 use crate::kernels::{Kernel, KernelReport};
@@ -14,6 +19,17 @@ use crate::side::{Ours, Plain, Side, Tier};
 const SHORTEST_SAMPLE: f64 = 0.010;
 /// Seconds and times a compilation is repeated at least, and times at most.
 const COMPILATIONS: (f64, usize, usize) = (0.030, 3, 50);
+
+/// Names of the steps of a compilation, in order.
+pub const STEPS: [&str; Stage::ALL.len() + 1] = {
+    let mut names = ["publish"; Stage::ALL.len() + 1];
+    let mut index = 0;
+    while index < Stage::ALL.len() {
+        names[index] = Stage::ALL[index].name();
+        index += 1;
+    }
+    names
+};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +61,9 @@ pub struct ProgramReport {
     pub compile_quick_us: f64,
     /// The same at level full.
     pub compile_full_us: f64,
+    /// Of `compile_quick_us` and `compile_full_us` what each step took, and `publish`, which makes the code executable and
+    /// is in neither: microseconds, medians of the same compilations summed over the codes.
+    pub compile_steps_us: Levels<BTreeMap<&'static str, f64>>,
     /// Bytes of all distinct codes of the program.
     pub bytecode: usize,
     /// Bytes of native code for them, level quick.
@@ -66,6 +85,15 @@ pub struct ProgramReport {
     pub gas: u64,
     /// Median and quartiles of the samples.
     pub spread: Columns<Spread>,
+}
+
+/// One value a level.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Levels<T> {
+    /// Level quick.
+    pub quick: T,
+    /// Level full.
+    pub full: T,
 }
 
 /// One value a side.
@@ -243,17 +271,42 @@ struct Compilation {
     microseconds: f64,
     bytes: usize,
     refused: Vec<String>,
+    steps: BTreeMap<&'static str, f64>,
+}
+
+/// What each step of one compilation took, in seconds of processor time.
+struct Clock {
+    last: f64,
+    steps: [Option<f64>; Stage::ALL.len()],
+}
+
+impl Observer for Clock {
+    fn done(&mut self, stage: Stage) {
+        let now = thread_cpu_seconds();
+        self.steps[stage as usize] = Some(now - self.last);
+        self.last = now;
+    }
 }
 
 fn compile(program: &Program, compiler: &Compiler, level: Level) -> Compilation {
     let (shortest, fewest, most) = COMPILATIONS;
     let mut compilation = Compilation::default();
+    let memory = CodeMemory::new(tier::DEFAULT_MEMORY);
     for code in program.codes() {
         let (mut times, mut total) = (Vec::new(), 0.0);
+        let mut steps: [Vec<f64>; Stage::ALL.len() + 1] = Default::default();
         while times.len() < most && (total < shortest || times.len() < fewest) {
             let start = thread_cpu_seconds();
-            let image = compiler.compile(&code, program.spec_id(), level);
+            let mut clock = Clock {
+                last: start,
+                steps: Default::default(),
+            };
+            let options = Options::of(level);
+            let image = compiler.compile_with(&code, program.spec_id(), options, &mut clock);
             let time = thread_cpu_seconds() - start;
+            for (all, step) in steps.iter_mut().zip(clock.steps) {
+                all.extend(step);
+            }
             if times.is_empty() {
                 match &image {
                     Ok(image) => compilation.bytes += image.code().len(),
@@ -263,6 +316,21 @@ fn compile(program: &Program, compiler: &Compiler, level: Level) -> Compilation 
             }
             times.push(time);
             total += time;
+            if let Ok(image) = image {
+                let start = thread_cpu_seconds();
+                let unit = Unit::load(image, &memory);
+                steps[Stage::ALL.len()].push(thread_cpu_seconds() - start);
+                if let Err(reason) = unit {
+                    let reason = format!("{level:?}, {} bytes: {reason}", code.len());
+                    compilation.refused.push(reason);
+                    break;
+                }
+            }
+        }
+        for (name, times) in STEPS.into_iter().zip(&steps) {
+            if !times.is_empty() {
+                *compilation.steps.entry(name).or_default() += Spread::of(times).median * 1e6;
+            }
         }
         compilation.microseconds += Spread::of(&times).median * 1e6;
     }
@@ -281,6 +349,10 @@ fn measure(program: &Program, compiler: &Compiler, effort: Effort) -> ProgramRep
         auto_ns: f64::NAN,
         compile_quick_us: quick.microseconds,
         compile_full_us: full.microseconds,
+        compile_steps_us: Levels {
+            quick: quick.steps,
+            full: full.steps,
+        },
         bytecode: program.codes().iter().map(|code| code.len()).sum(),
         code_quick: quick.bytes,
         code_full: full.bytes,
@@ -395,6 +467,12 @@ mod tests {
             "code_full",
         ] {
             assert!(program[field].as_f64().unwrap() > 0.0, "{field}");
+        }
+        for level in ["quick", "full"] {
+            let steps = &program["compile_steps_us"][level];
+            let time = |step: &str| steps[step].as_f64().unwrap();
+            assert_eq!(steps.as_object().unwrap().len(), STEPS.len());
+            assert!(time("backend") > 0.0 && time("publish") > 0.0, "{steps}");
         }
         for field in ["interpreter", "quick", "full", "auto"] {
             assert!(json["geomean"][field].as_f64().unwrap() > 0.0, "{field}");

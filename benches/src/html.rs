@@ -1,8 +1,9 @@
 //! The report as one page that needs nothing else.
 
 use core::fmt::Write as _;
+use std::collections::BTreeMap;
 
-use crate::compute::{ComputeReport, ProgramReport, Ratios};
+use crate::compute::{ComputeReport, ProgramReport, Ratios, STEPS};
 use crate::plot::{Row, Scale, aligned, bars, escape, number};
 
 /// The native code's limit in bytes per byte of bytecode.
@@ -79,6 +80,7 @@ pub fn page(report: &ComputeReport) -> String {
         }),
         Scale::Linear(None),
     );
+    steps(&mut html, &report.programs);
     section(
         &mut html,
         "Code size",
@@ -139,6 +141,51 @@ pub fn page(report: &ComputeReport) -> String {
     }
     html.push_str("</body></html>\n");
     html
+}
+
+/// What each step of the compilations took: a row a level for all programs, then two a program.
+fn steps(html: &mut String, programs: &[ProgramReport]) {
+    type Steps = BTreeMap<&'static str, f64>;
+    let head = |html: &mut String| {
+        html.push_str("<div class=\"scroll\"><table><tr><th></th><th>level</th>");
+        for step in STEPS {
+            let _ = write!(html, "<th>{step}</th>");
+        }
+        html.push_str("</tr>");
+    };
+    let row = |html: &mut String, name: &str, level: &str, steps: &Steps, unit: f64| {
+        let _ = write!(html, "<tr><td>{}</td><td>{level}</td>", escape(name));
+        for step in STEPS {
+            let time = steps.get(step).map_or(f64::NAN, |time| time / unit);
+            let _ = write!(html, "<td>{}</td>", aligned(time));
+        }
+        html.push_str("</tr>");
+    };
+    type OfLevel = (&'static str, fn(&ProgramReport) -> &Steps);
+    let levels: [OfLevel; 2] = [
+        ("quick", |program| &program.compile_steps_us.quick),
+        ("full", |program| &program.compile_steps_us.full),
+    ];
+    html.push_str(
+        "<h2>Compilation by step</h2><p>Milliseconds of processor time for all programs. Publishing makes the code \
+         executable.</p>",
+    );
+    head(html);
+    for (level, of) in levels {
+        let mut sum = Steps::new();
+        for (step, time) in programs.iter().flat_map(of) {
+            *sum.entry(step).or_default() += time;
+        }
+        row(html, "all", level, &sum, 1e3);
+    }
+    html.push_str("</table></div><details><summary>Microseconds of each program</summary>");
+    head(html);
+    for program in programs {
+        for (level, of) in levels {
+            row(html, &program.name, level, of(program), 1.0);
+        }
+    }
+    html.push_str("</table></div></details>");
 }
 
 fn introduction(html: &mut String, report: &ComputeReport) {

@@ -64,8 +64,8 @@ impl Outcome {
             let changed = account
                 .storage
                 .iter()
-                .filter(|(_, slot)| slot.written && slot.present != slot.original);
-            changed.map(move |(key, slot)| (*address, *key, slot.present))
+                .filter(|(_, slot)| slot.written && slot.present() != slot.original);
+            changed.map(move |(key, slot)| (*address, *key, slot.present()))
         });
         Self::new(result, slots.collect())
     }

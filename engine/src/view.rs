@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
 use parking_lot::RwLock;
-use zvm_runtimes::evm::{BlockState, Fork, ReadError, StateReader};
+use zvm_runtimes::evm::{BlockState, Fork, ReadError, Slot, StateReader};
 use zvm_runtimes::revm::bytecode::Bytecode;
 use zvm_runtimes::revm::state::AccountInfo;
 use zvm_storage::{AccountChange, Snapshot, StateDiff};
@@ -177,23 +177,23 @@ impl StateReader for StateView<'_> {
 /// The changes of a block as the store takes them: only what differs from before the block.
 pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
     let mut diff = StateDiff::default();
-    for (address, account) in state.accounts() {
+    for (address, account) in state.accounts().iter() {
         if !account.touched {
             continue;
         }
         let slots: std::collections::BTreeMap<U256, U256> = account
             .storage
             .iter()
-            .filter(|(_, slot)| slot.written && (account.wiped || slot.present != slot.original))
-            .map(|(key, slot)| (*key, slot.present))
+            .filter(|(_, slot)| slot.written && (account.wiped || slot.present() != slot.original))
+            .map(|(key, slot)| (*key, slot.present()))
             .collect();
-        if account.info == account.original && slots.is_empty() && !account.wiped {
+        if account.info() == account.original.as_ref() && slots.is_empty() && !account.wiped {
             continue;
         }
-        if account.info.is_none() && account.original.is_none() {
+        if account.info().is_none() && account.original.is_none() {
             continue;
         }
-        if let Some(info) = &account.info
+        if let Some(info) = account.info()
             && info.code_hash != KECCAK256_EMPTY
             && account
                 .original
@@ -209,7 +209,7 @@ pub fn state_diff(state: &BlockState<'_>) -> StateDiff {
         diff.accounts.insert(
             *address,
             AccountChange {
-                info: account.info.as_ref().map(stored_info),
+                info: account.info().map(stored_info),
                 wipe_storage: account.wiped,
                 slots,
             },
@@ -231,14 +231,14 @@ pub fn recent_diff(state: &mut BlockState<'_>) -> StateDiff {
             .slots
             .iter()
             .map(|slot| {
-                let present = account.storage.get(slot).map(|slot| slot.present);
+                let present = account.storage.get(slot).map(Slot::present);
                 (*slot, present.unwrap_or_default())
             })
             .collect();
         diff.accounts.insert(
             address,
             AccountChange {
-                info: account.info.as_ref().map(stored_info),
+                info: account.info().map(stored_info),
                 wipe_storage: changed.wiped,
                 slots,
             },

@@ -345,11 +345,11 @@ impl StateReader for World {
 }
 
 fn balances(state: &BlockState<'_>) -> BTreeMap<Address, Option<U256>> {
-    let balance = |info: &Option<RevmAccountInfo>| info.as_ref().map(|info| info.balance);
+    let balance = |info: Option<&RevmAccountInfo>| info.map(|info| info.balance);
     state
         .accounts()
         .iter()
-        .map(|(address, account)| (*address, balance(&account.info)))
+        .map(|(address, account)| (*address, balance(account.info())))
         .collect()
 }
 
@@ -361,7 +361,7 @@ fn assert_no_wei_is_created(state: &BlockState<'_>) {
         .flat_map(|account| &account.original)
         .map(|info| info.balance));
     let after = sum(&mut accounts
-        .flat_map(|account| &account.info)
+        .flat_map(|account| account.info())
         .map(|info| info.balance));
     assert!(
         after <= before,

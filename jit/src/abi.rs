@@ -22,6 +22,56 @@ pub const LEAVE: i64 = 0;
 /// Exit: the frame has ended or waits for a call; the interpreter's action says which.
 pub const DONE: i64 = 1;
 
+/// Bytes of the longest code: [`NativeFrame::pc`] has the reason above them when native code leaves.
+pub const MAX_CODE: usize = (1 << REASON) - 1;
+/// Where the reason begins in [`NativeFrame::pc`], in bits: both fit into one immediate operand.
+pub const REASON: u32 = 28;
+
+/// Why native code leaves to the interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Leave {
+    /// A jump to a JUMPDEST that has no entry. What a computed jump leaves with, which knows its target alone.
+    Jump,
+    /// A region that the stack is too low or too high for.
+    Stack,
+    /// A loop entered from outside with other words, or less memory, than it takes for granted.
+    Loop,
+    /// A word in a loop got wider than it was taken to be.
+    Width,
+    /// An instruction that is not compiled, or not active under the fork.
+    Opcode,
+}
+
+/// Number of [`Leave`]s.
+pub const LEAVES: usize = 5;
+
+impl Leave {
+    /// All of them, in order of their numbers.
+    pub const ALL: [Self; LEAVES] = [
+        Self::Jump,
+        Self::Stack,
+        Self::Loop,
+        Self::Width,
+        Self::Opcode,
+    ];
+
+    /// What native code writes where it leaves at `pc`.
+    pub const fn at(self, pc: usize) -> u64 {
+        pc as u64 | (self as u64) << REASON
+    }
+
+    /// The pc and the reason that native code wrote.
+    pub fn read(written: u64) -> (usize, Self) {
+        // Nothing else is ever written; a computed jump writes its target alone.
+        let reason = Self::ALL.get((written >> REASON) as usize);
+        (
+            written as usize & MAX_CODE,
+            reason.copied().unwrap_or(Self::Jump),
+        )
+    }
+}
+
 /// In a unit's table of entries, by pc: nothing may jump here.
 pub const NO_ENTRY: u16 = 0;
 /// A JUMPDEST that native code has no entry for.
@@ -53,7 +103,7 @@ pub struct NativeFrame {
     pub sp: *mut U256,
     /// Written when native code leaves.
     pub gas: u64,
-    /// Written when native code leaves.
+    /// Written when native code leaves: see [`Leave::at`].
     pub pc: u64,
     /// First byte of the frame's memory. Calls back that may move it write it again.
     pub memory: *mut u8,
@@ -83,6 +133,10 @@ pub struct NativeFrame {
     pub pure: [Compute; PURE],
     /// The engine's own context of the calls back.
     pub host: *mut core::ffi::c_void,
+    /// Instructions executed, only in code compiled so. One that fails, or that the frame ends or waits at, is one.
+    pub executed: u64,
+    /// How many of [`NativeFrame::executed`] were executed by a call back ([`Execute`]).
+    pub called: u64,
 }
 
 /// Why native code ends a frame.
@@ -197,6 +251,10 @@ pub mod offset {
     pub const ENTRIES: i32 = offset_of!(NativeFrame, entries) as i32;
     /// [`NativeFrame::stress`]
     pub const STRESS: i32 = offset_of!(NativeFrame, stress) as i32;
+    /// [`NativeFrame::executed`]
+    pub const EXECUTED: i32 = offset_of!(NativeFrame, executed) as i32;
+    /// [`NativeFrame::called`]
+    pub const CALLED: i32 = offset_of!(NativeFrame, called) as i32;
     /// [`NativeFrame::expand`]
     pub const EXPAND: i32 = offset_of!(NativeFrame, expand) as i32;
     /// [`NativeFrame::halt`]

@@ -18,11 +18,13 @@ use std::collections::{HashMap, HashSet};
 
 use alloy_primitives::U256;
 
+use crate::abi::Leave;
 use crate::code::Blocks;
 use crate::compiler::Level;
 use crate::flow::Flow;
 use crate::fold::Folder;
 use crate::ir::{Block, Function, Region, Statement, Target, Terminator, Value};
+use crate::profile::Profile;
 use crate::state::State;
 
 /// Wide words that a block takes in registers: more would be spilled.
@@ -34,22 +36,30 @@ const ROUNDS: usize = 6;
 
 /// How to translate.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'p> {
     /// How much code may be made in line.
     pub level: Level,
     /// Every guard also fails by the frame's counter.
     pub stress: bool,
+    /// What was seen of the code.
+    pub profile: Option<&'p Profile>,
 }
 
 /// Translates all regions.
-pub fn translate(code: &Blocks, flow: &Flow, code_len: usize, options: Options) -> Function {
+pub fn translate(code: &Blocks, flow: &Flow, code_len: usize, options: Options<'_>) -> Function {
     let regions = (0..flow.regions.len())
         .map(|index| region(code, flow, code_len, options, index))
         .collect();
     Function { regions }
 }
 
-fn region(code: &Blocks, flow: &Flow, code_len: usize, options: Options, index: usize) -> Region {
+fn region(
+    code: &Blocks,
+    flow: &Flow,
+    code_len: usize,
+    options: Options<'_>,
+    index: usize,
+) -> Region {
     let (mut wide, mut counters) = (HashSet::new(), HashSet::new());
     for round in 0.. {
         let mut builder = Builder::new(code, flow, code_len, options, index);
@@ -89,7 +99,7 @@ struct Builder<'a> {
     code: &'a Blocks,
     flow: &'a Flow,
     code_len: usize,
-    options: Options,
+    options: Options<'a>,
     index: usize,
     region: Region,
     constants: HashMap<U256, Value>,
@@ -117,7 +127,7 @@ impl<'a> Builder<'a> {
         code: &'a Blocks,
         flow: &'a Flow,
         code_len: usize,
-        options: Options,
+        options: Options<'a>,
         index: usize,
     ) -> Self {
         let shape = &flow.regions[index];
@@ -224,7 +234,7 @@ impl<'a> Builder<'a> {
             entry: None,
             arrivals: 0,
             statements: Vec::new(),
-            terminator: Terminator::Goto(self.outward(Target::Leave(pc), &state)),
+            terminator: Terminator::Goto(self.outward(Target::Leave(pc, Leave::Stack), &state)),
         };
         self.region.blocks.push((root, block));
     }

@@ -132,9 +132,19 @@ impl fmt::Display for Blocks {
 
 /// Splits EVM code into blocks under the rules of a fork.
 pub fn blocks(code: &[u8], spec: SpecId) -> Blocks {
+    blocks_with(code, spec, &[])
+}
+
+/// As [`blocks`], with these places as targets of computed jumps, where they are JUMPDESTs.
+pub fn blocks_with(code: &[u8], spec: SpecId, places: &[usize]) -> Blocks {
     let jumpdests = JumpDests::analyse(Isa::Evm, code);
     let instructions: Vec<_> = disassemble(Isa::Evm, code).collect();
     let mut named = vec![false; code.len()];
+    for place in places {
+        if let Some(name) = named.get_mut(*place) {
+            *name = true;
+        }
+    }
     for instruction in &instructions {
         if instruction
             .info
@@ -219,6 +229,13 @@ pub fn blocks(code: &[u8], spec: SpecId) -> Blocks {
     };
     for index in 0..blocks.blocks.len() {
         walk(&mut blocks, index);
+    }
+    for place in places {
+        if blocks.jumpdests.binary_search(place).is_ok()
+            && let Some(index) = blocks.at(*place)
+        {
+            blocks.entered[index] = true;
+        }
     }
     blocks
 }
@@ -383,6 +400,19 @@ mod tests {
         );
         assert_eq!(blocks.entered, [true, true, false]);
         assert_eq!(blocks.blocks[2].end, End::Jump(None));
+    }
+
+    #[test]
+    fn a_place_that_computed_jumps_were_seen_to_go_to_is_entered_if_one_may_jump_there() {
+        let code = assemble(Isa::Evm, "PUSH1 3 PUSH1 5 ADD JUMP STOP STOP JUMPDEST STOP").unwrap();
+        let starts = |places: &[usize]| {
+            let blocks = blocks_with(&code, SpecId::OSAKA, places);
+            let starts = blocks.blocks.iter().zip(&blocks.entered);
+            let entered = starts.filter(|(_, entered)| **entered);
+            entered.map(|(block, _)| block.pc).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(&[]), [0]);
+        assert_eq!(starts(&[8, 7, 1_000]), [0, 8]);
     }
 
     #[test]

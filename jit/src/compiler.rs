@@ -3,15 +3,17 @@
 use core::fmt;
 
 use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable as _};
 use cranelift_codegen::{Context, Final, MachSrcLoc};
 use cranelift_frontend::FunctionBuilderContext;
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
-use crate::abi::{INTERPRETED, NO_ENTRY, NO_JUMP};
+use crate::abi::{self, INTERPRETED, NO_ENTRY, NO_JUMP};
+use crate::profile::Profile;
 use crate::unit::{Image, SHARED};
-use crate::{build, code, flow, lower};
+use crate::{build, code, flow, ir, lower};
 
 /// How much is spent on a compilation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +81,97 @@ impl Limits {
     }
 }
 
+/// How a code is compiled. What the code does never depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'p> {
+    /// How much is spent.
+    pub level: Level,
+    /// What was seen of the code.
+    pub profile: Option<&'p Profile>,
+    /// Makes code that counts the instructions it executes, for [`crate::run::executed`].
+    pub count: bool,
+}
+
+impl Options<'_> {
+    /// Without a profile, not counting.
+    pub const fn of(level: Level) -> Self {
+        Self {
+            level,
+            profile: None,
+            count: false,
+        }
+    }
+}
+
+/// Steps of a compilation whose time is of interest, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stage {
+    /// Bytes to basic blocks.
+    Code,
+    /// Blocks to regions and loops.
+    Flow,
+    /// Regions to words, folded on the way, with their ranges.
+    Build,
+    /// Words to Cranelift's intermediate code.
+    Lower,
+    /// Cranelift.
+    Backend,
+    /// The tables beside the machine code.
+    Tables,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Code,
+        Self::Flow,
+        Self::Build,
+        Self::Lower,
+        Self::Backend,
+        Self::Tables,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Flow => "flow",
+            Self::Build => "build",
+            Self::Lower => "lower",
+            Self::Backend => "backend",
+            Self::Tables => "tables",
+        }
+    }
+}
+
+/// Watches a compilation.
+pub trait Observer {
+    /// A stage is done.
+    fn done(&mut self, _stage: Stage) {}
+
+    /// The intermediate code that Cranelift gets.
+    fn lowered(&mut self, _function: &Function) {}
+
+    /// Whether Cranelift is to write what it makes as text.
+    fn reads_assembly(&self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+impl Observer for () {}
+
+/// All that the steps made.
+pub(crate) struct Compilation {
+    pub(crate) image: Image,
+    pub(crate) blocks: code::Blocks,
+    pub(crate) flow: flow::Flow,
+    pub(crate) words: ir::Function,
+    /// If the observer reads it.
+    pub(crate) assembly: Option<String>,
+}
+
 /// Compiles code for this machine.
 #[derive(Clone)]
 pub struct Compiler {
@@ -142,18 +235,50 @@ impl Compiler {
     /// # Errors
     /// The code cannot be compiled, now or ever.
     pub fn compile(&self, bytes: &[u8], spec: SpecId, level: Level) -> Result<Image, Refused> {
+        self.compile_with(bytes, spec, Options::of(level), &mut ())
+    }
+
+    /// Compiles EVM code under the rules of a fork, while somebody watches.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_with(
+        &self,
+        bytes: &[u8],
+        spec: SpecId,
+        options: Options<'_>,
+        observer: &mut impl Observer,
+    ) -> Result<Image, Refused> {
+        let compilation = self.pipeline(bytes, spec, options, observer)?;
+        Ok(compilation.image)
+    }
+
+    /// The steps in order.
+    pub(crate) fn pipeline(
+        &self,
+        bytes: &[u8],
+        spec: SpecId,
+        options: Options<'_>,
+        observer: &mut impl Observer,
+    ) -> Result<Compilation, Refused> {
         if bytes.is_empty() {
             return Err(Refused::Empty);
         }
-        let stress = self.stress;
-        let blocks = code::blocks(bytes, spec);
+        within("bytes of code", bytes.len(), abi::MAX_CODE)?;
+        let (stress, level) = (self.stress, options.level);
+        let places = options.profile.map_or_else(Vec::new, Profile::places);
+        let blocks = code::blocks_with(bytes, spec, &places);
+        observer.done(Stage::Code);
         let flow = flow::analyse(&blocks);
-        let words = build::translate(
-            &blocks,
-            &flow,
-            bytes.len(),
-            build::Options { level, stress },
-        );
+        observer.done(Stage::Flow);
+        let profile = options.profile;
+        let how = build::Options {
+            level,
+            stress,
+            profile,
+        };
+        let words = build::translate(&blocks, &flow, bytes.len(), how);
+        observer.done(Stage::Build);
         // By estimate before the work, by count after the cheap part of it.
         let limits = Limits::of(level);
         let (clif, made) = words.cost();
@@ -162,33 +287,43 @@ impl Compiler {
         let isa = self.isa(level);
         let mut context = Context::new();
         let mut builder = FunctionBuilderContext::new();
-        lower::lower(
-            &**isa,
-            &mut context.func,
-            &mut builder,
-            &words,
-            bytes.len(),
+        let how = lower::Options {
+            code_len: bytes.len(),
             stress,
-        );
+            counted: options.count.then_some(&blocks),
+        };
+        lower::lower(&**isa, &mut context.func, &mut builder, &words, how);
         let clif = context.func.dfg.num_insts();
+        observer.lowered(&context.func);
+        observer.done(Stage::Lower);
         within("instructions", clif, limits.clif)?;
         within("blocks", context.func.dfg.num_blocks(), limits.blocks)?;
+        context.set_disasm(observer.reads_assembly());
         let compiled = context
             .compile(&**isa, &mut ControlPlane::default())
             .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        observer.done(Stage::Backend);
         // What an image holds runs wherever it lies.
         if let Some(relocation) = compiled.buffer.relocs().first() {
             return Err(Refused::Backend(format!("relocation {relocation:?}")));
         }
         let growth = Limits::FREE + limits.growth * bytes.len();
         within("bytes", compiled.code_buffer().len(), growth)?;
-        Ok(Image {
+        let image = Image {
             code: compiled.code_buffer().to_vec(),
             entries: entries(&blocks, &lower::entries(&words), bytes.len())?,
             symbols: symbols(compiled.buffer.get_srclocs_sorted()),
             level,
             bytecode: bytes.len() as u32,
             clif: clif as u32,
+        };
+        observer.done(Stage::Tables);
+        Ok(Compilation {
+            image,
+            blocks,
+            flow,
+            words,
+            assembly: compiled.vcode.clone(),
         })
     }
 

@@ -2,14 +2,12 @@
 
 use core::fmt::Write as _;
 
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::Function;
-use cranelift_frontend::FunctionBuilderContext;
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
-use crate::compiler::{Compiler, Level, Refused};
-use crate::{build, code, flow, ir, lower};
+use crate::compiler::{Compiler, Observer, Options, Refused};
+use crate::unit::Image;
+use crate::{code, flow, ir};
 
 /// A step of a compilation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +68,22 @@ pub struct Explanation {
     words: ir::Function,
     function: Function,
     native: String,
-    /// (offset in the machine code, pc of the block or [`crate::unit::SHARED`]).
-    symbols: Box<[(u32, u32)]>,
-    code: Vec<u8>,
+    image: Image,
+}
+
+/// Keeps what the pipeline does not.
+struct Keeper {
+    function: Function,
+}
+
+impl Observer for Keeper {
+    fn lowered(&mut self, function: &Function) {
+        self.function = function.clone();
+    }
+
+    fn reads_assembly(&self) -> bool {
+        true
+    }
 }
 
 impl Compiler {
@@ -84,38 +95,19 @@ impl Compiler {
         &self,
         bytes: &[u8],
         spec: SpecId,
-        level: Level,
+        options: Options<'_>,
     ) -> Result<Explanation, Refused> {
-        let image = self.compile(bytes, spec, level)?;
-        let blocks = code::blocks(bytes, spec);
-        let flow = flow::analyse(&blocks);
-        let stress = false;
-        let options = build::Options { level, stress };
-        let words = build::translate(&blocks, &flow, bytes.len(), options);
-        let isa = self.isa(level);
-        let mut context = Context::new();
-        let mut builder = FunctionBuilderContext::new();
-        lower::lower(
-            &**isa,
-            &mut context.func,
-            &mut builder,
-            &words,
-            bytes.len(),
-            stress,
-        );
-        let function = context.func.clone();
-        context.set_disasm(true);
-        let compiled = context
-            .compile(&**isa, &mut ControlPlane::default())
-            .map_err(|error| Refused::Backend(format!("{:?}", error.inner)))?;
+        let mut keeper = Keeper {
+            function: Function::new(),
+        };
+        let made = self.pipeline(bytes, spec, options, &mut keeper)?;
         Ok(Explanation {
-            blocks,
-            flow,
-            words,
-            function,
-            native: compiled.vcode.clone().unwrap_or_default(),
-            symbols: image.symbols().into(),
-            code: image.code().to_vec(),
+            blocks: made.blocks,
+            flow: made.flow,
+            words: made.words,
+            function: keeper.function,
+            native: made.assembly.unwrap_or_default(),
+            image: made.image,
         })
     }
 }
@@ -163,13 +155,13 @@ impl Explanation {
                 }
             }
             Step::Native => {
-                for (position, (from, pc)) in self.symbols.iter().enumerate() {
-                    let to = self
-                        .symbols
+                let (code, symbols) = (self.image.code(), self.image.symbols());
+                for (position, (from, pc)) in symbols.iter().enumerate() {
+                    let to = symbols
                         .get(position + 1)
-                        .map_or(self.code.len(), |(to, _)| *to as usize);
+                        .map_or(code.len(), |(to, _)| *to as usize);
                     if *pc == start {
-                        let bytes = self.code.get(*from as usize..to).unwrap_or_default();
+                        let bytes = code.get(*from as usize..to).unwrap_or_default();
                         let bytes = alloy_primitives::hex::encode(bytes);
                         let _ = writeln!(text, "{from:#x}..{to:#x} {bytes}");
                     }
@@ -181,7 +173,7 @@ impl Explanation {
 
     /// Bytes of machine code.
     pub fn size(&self) -> usize {
-        self.code.len()
+        self.image.code().len()
     }
 
     /// Instructions of Cranelift's intermediate code.

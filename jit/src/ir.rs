@@ -10,7 +10,7 @@ use core::fmt;
 
 use alloy_primitives::U256;
 
-use crate::abi::{Env, Field, Helper, Pure};
+use crate::abi::{Env, Field, Helper, Leave, Pure};
 
 /// A word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,8 +152,8 @@ pub enum Target {
     Block(usize),
     /// A root, or a loop header from outside: every word is on the stack.
     Root(usize),
-    /// The interpreter, at this pc.
-    Leave(usize),
+    /// The interpreter, at this pc, for this reason.
+    Leave(usize, Leave),
     /// A jump to where none may go ends the frame.
     InvalidJump,
 }
@@ -407,7 +407,7 @@ impl Region {
         match edge.target {
             Target::Block(block) => write!(f, "b{block}")?,
             Target::Root(block) => write!(f, "root b{block} at {}", edge.height)?,
-            Target::Leave(pc) => write!(f, "leave {pc} at {}", edge.height)?,
+            Target::Leave(pc, _) => write!(f, "leave {pc} at {}", edge.height)?,
             Target::InvalidJump => write!(f, "invalid")?,
         }
         for (index, arg) in edge.args.iter().enumerate() {

@@ -18,6 +18,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use crate::abi::{DONE, Halted, INTERPRETED, LEAVE, offset};
+use crate::code::{BasicBlock, Blocks, End};
 use crate::ir::{self, Region};
 use crate::unit::SHARED;
 use crate::words::{Limb, Word, Words, limbs_for};
@@ -52,14 +53,24 @@ pub fn entries(code: &ir::Function) -> Vec<usize> {
     entries
 }
 
-/// Fills `function` with the code's translation. `code_len` bounds computed jumps; `stress` makes guards fail.
+/// How to lower.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'b> {
+    /// Bounds computed jumps.
+    pub code_len: usize,
+    /// Makes guards fail.
+    pub stress: bool,
+    /// The code's blocks, whose instructions are counted when they are entered.
+    pub counted: Option<&'b Blocks>,
+}
+
+/// Fills `function` with the code's translation.
 pub fn lower(
     isa: &dyn TargetIsa,
     function: &mut Function,
     context: &mut FunctionBuilderContext,
     code: &ir::Function,
-    code_len: usize,
-    stress: bool,
+    options: Options<'_>,
 ) {
     let conv = isa.default_call_conv();
     function.signature = signature(conv);
@@ -108,7 +119,8 @@ pub fn lower(
         frame,
         shared,
         entry: names.into_iter().zip(entries.iter().copied()).collect(),
-        stress,
+        stress: options.stress,
+        counted: options.counted,
         region: &Region::default(),
         blocks: HashMap::new(),
         inherited: HashMap::new(),
@@ -117,7 +129,7 @@ pub fn lower(
         gas,
     };
     lowering.exits();
-    lowering.dispatch(&gates, &entries, code_len);
+    lowering.dispatch(&gates, &entries, options.code_len);
     for region in &code.regions {
         lowering.region(region);
     }
@@ -157,6 +169,7 @@ struct Lowering<'a> {
     /// Per block that may be entered: stack pointer and gas.
     entry: HashMap<usize, ClifBlock>,
     stress: bool,
+    counted: Option<&'a Blocks>,
     region: &'a Region,
     /// Blocks of the region.
     blocks: HashMap<usize, ClifBlock>,
@@ -199,6 +212,25 @@ impl<'a> Lowering<'a> {
                 .builder
                 .ins()
                 .iadd_imm_s(self.base, i64::from(slot) * 32),
+        }
+    }
+
+    /// Counts the instructions of a block, in code compiled so.
+    fn count(&mut self, block: &BasicBlock) {
+        // The instruction that ends the frame is none of the block's.
+        let halt = usize::from(matches!(block.end, End::Halt(_)));
+        let all = block.instructions.len() + halt;
+        let sum = self.field(offset::EXECUTED);
+        let sum = self.builder.ins().iadd_imm_s(sum, all as i64);
+        self.set_field(sum, offset::EXECUTED);
+    }
+
+    /// Counts an instruction executed by a call back, in code compiled so.
+    fn count_call(&mut self) {
+        if self.counted.is_some() {
+            let sum = self.field(offset::CALLED);
+            let sum = self.builder.ins().iadd_imm_s(sum, 1);
+            self.set_field(sum, offset::CALLED);
         }
     }
 
@@ -343,6 +375,9 @@ impl<'a> Lowering<'a> {
                 (self.base, self.gas) = (base, gas);
             } else if let Some(inherited) = self.inherited.get(index) {
                 (self.base, self.gas) = *inherited;
+            }
+            if let Some(blocks) = self.counted {
+                self.count(&blocks.blocks[*index]);
             }
             for statement in &block.statements {
                 self.statement(statement);

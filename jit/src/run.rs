@@ -13,7 +13,8 @@ use zvm_runtimes::revm::interpreter::{
     CallInput, Host as _, InstructionContext, InstructionResult, Interpreter,
 };
 
-use crate::abi::{DONE, Env, HELPERS, Halted, Helper, NativeFrame};
+use crate::abi::{DONE, Env, HELPERS, Halted, Helper, Leave, NativeFrame};
+use crate::counts::{Counts, Interpreted};
 use crate::pure;
 use crate::unit::Unit;
 
@@ -22,15 +23,6 @@ struct Host<'h, 'a> {
     interpreter: *mut Interpreter<EthInterpreter>,
     context: *mut Context<'a>,
     instructions: &'h Instructions<'a>,
-}
-
-/// Counts of what ran how.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    /// Times native code was entered.
-    pub entries: u64,
-    /// Instructions that the interpreter executed because native code left before them.
-    pub left: u64,
 }
 
 const EXECUTE: [crate::abi::Execute; HELPERS] = {
@@ -62,6 +54,8 @@ thread_local! {
             returndata_len: 0,
             entries: ptr::null(),
             stress: u64::MAX,
+            executed: 0,
+            called: 0,
             execute: EXECUTE,
             expand,
             halt,
@@ -73,38 +67,122 @@ thread_local! {
     };
 }
 
+/// How native code did in a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Times it was entered.
+    pub entered: u32,
+    /// Times it left again at once.
+    pub fruitless: u32,
+    /// The loop header at which something taken for granted about a loop was last not so.
+    pub failed: Option<usize>,
+    /// Where a computed jump last went that has no entry.
+    pub missed: Option<usize>,
+}
+
+impl Ran {
+    /// Whether entering was for nothing.
+    pub fn is_useless(&self) -> bool {
+        self.entered > 0 && self.fruitless == self.entered
+    }
+}
+
 /// Runs the frame until it ends or waits for a call: the interpreter then has its next action.
+#[inline]
 pub fn run<'a>(
     unit: &Unit,
     interpreter: &mut Interpreter<EthInterpreter>,
     context: &mut Context<'a>,
     instructions: &Instructions<'a>,
-    counts: &mut Counts,
+    counts: &Counts,
+) -> Ran {
+    let pc = interpreter.bytecode.pc();
+    let before = interpreter.gas.remaining();
+    let mut ran = Ran::default();
+    let mut why = Interpreted::Between;
+    if let Some(entry) = unit.entry_at(pc)
+        && is_countable(before)
+    {
+        counts.entries.add(1);
+        ran.entered = 1;
+        let Some(leave) = enter(unit, entry, interpreter, context, instructions) else {
+            return ran;
+        };
+        why = left(leave, interpreter, (pc, before), counts, &mut ran);
+    }
+    go_on(
+        unit,
+        interpreter,
+        context,
+        instructions,
+        counts,
+        &mut ran,
+        why,
+    );
+    ran
+}
+
+/// Native code counts gas in signed numbers.
+#[inline]
+const fn is_countable(gas: u64) -> bool {
+    gas <= i64::MAX as u64
+}
+
+/// Counts that native code, entered with this pc and gas, has left.
+fn left(
+    leave: Leave,
+    interpreter: &Interpreter<EthInterpreter>,
+    (pc, gas): (usize, u64),
+    counts: &Counts,
+    ran: &mut Ran,
+) -> Interpreted {
+    counts.leaves[leave as usize].add(1);
+    let left_at = interpreter.bytecode.pc();
+    if matches!(leave, Leave::Loop | Leave::Width) {
+        ran.failed = Some(left_at);
+    }
+    if leave == Leave::Jump {
+        ran.missed = Some(left_at);
+    }
+    ran.fruitless += u32::from(left_at == pc && interpreter.gas.remaining() == gas);
+    leave.into()
+}
+
+/// Runs the frame from where native code left it, or could not be entered. `why`: that the interpreter goes on.
+#[inline(never)]
+fn go_on<'a>(
+    unit: &Unit,
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+    counts: &Counts,
+    ran: &mut Ran,
+    mut why: Interpreted,
 ) {
-    // Native code counts gas in signed numbers.
-    let countable = interpreter.gas.remaining() <= i64::MAX as u64;
-    let mut fruitless = 0;
-    while countable && fruitless < FRUITLESS {
-        let pc = interpreter.bytecode.pc();
-        if let Some(entry) = unit.entry_at(pc) {
-            counts.entries += 1;
-            let gas = interpreter.gas.remaining();
-            if enter(unit, entry, interpreter, context, instructions) == DONE {
-                return;
-            }
-            if interpreter.bytecode.pc() == pc && interpreter.gas.remaining() == gas {
-                fruitless += 1;
-            }
-        }
+    while ran.fruitless < FRUITLESS && is_countable(interpreter.gas.remaining()) {
         // What native code left to the interpreter, or what lies between two entries.
-        counts.left += 1;
+        counts.stepped(why, 1);
         let table = instructions.instruction_table();
         if let Err(result) = interpreter.step(table, instructions.gas_table(), context) {
             return finish(interpreter, result);
         }
+        let pc = interpreter.bytecode.pc();
+        if let Some(entry) = unit.entry_at(pc) {
+            counts.entries.add(1);
+            ran.entered += 1;
+            let gas = interpreter.gas.remaining();
+            let Some(leave) = enter(unit, entry, interpreter, context, instructions) else {
+                return;
+            };
+            why = left(leave, interpreter, (pc, gas), counts, ran);
+        }
     }
-    counts.left += 1;
-    interpret(interpreter, context, instructions);
+    why = if ran.fruitless < FRUITLESS {
+        Interpreted::Gas
+    } else {
+        Interpreted::Fruitless
+    };
+    counts.stepped(why, interpret_counted(interpreter, context, instructions));
 }
 
 /// Runs the frame by the interpreter alone.
@@ -122,6 +200,38 @@ pub fn interpret<'a>(
     finish(interpreter, result);
 }
 
+/// As [`interpret`]. How many instructions that were.
+pub fn interpret_counted<'a>(
+    interpreter: &mut Interpreter<EthInterpreter>,
+    context: &mut Context<'a>,
+    instructions: &Instructions<'a>,
+) -> u64 {
+    let (table, gas) = (instructions.instruction_table(), instructions.gas_table());
+    let mut steps = 1;
+    let result = loop {
+        if let Err(result) = interpreter.step(table, gas, context) {
+            break result;
+        }
+        steps += 1;
+    };
+    finish(interpreter, result);
+    steps
+}
+
+/// Instructions that code compiled to count them has executed on this thread since the last time, and how many of them
+/// by a call back.
+pub fn executed() -> (u64, u64) {
+    FRAME.with(|slot| {
+        let frame = slot.0.get();
+        // SAFETY: no frame runs on this thread: its caller is not called by native code.
+        unsafe {
+            let counts = ((*frame).executed, (*frame).called);
+            ((*frame).executed, (*frame).called) = (0, 0);
+            counts
+        }
+    })
+}
+
 /// From now on the guards of stressed code on this thread fail once every so many times, beginning with the `first`.
 pub fn stress(first: u64) {
     // SAFETY: no frame runs on this thread: its caller is not called by native code.
@@ -135,14 +245,16 @@ pub fn finish(interpreter: &mut Interpreter<EthInterpreter>, result: Instruction
     }
 }
 
-/// Enters native code and comes back with the interpreter in the state that native code left.
+/// Enters native code and comes back with the interpreter in the state that native code left. Why it left; `None`: the
+/// frame has ended or waits.
+#[inline(always)]
 fn enter<'a>(
     unit: &Unit,
     entry: u32,
     interpreter: &mut Interpreter<EthInterpreter>,
     context: &mut Context<'a>,
     instructions: &Instructions<'a>,
-) -> i64 {
+) -> Option<Leave> {
     let stack = interpreter.stack.data_mut();
     // Native code writes up to the 1024th word.
     if stack.capacity() < 1024 {
@@ -178,14 +290,16 @@ fn enter<'a>(
     // SAFETY: the unit is alive, the entry is one of its own; stack, memory and table are those of the interpreter and
     // the unit and outlive the call; the calls back keep the pointers current.
     let exit = unsafe { (unit.entry())(frame, sp, gas, u64::from(entry)) };
-    if exit != DONE {
-        // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
-        unsafe {
-            let (sp, gas, pc) = ((*frame).sp, (*frame).gas, (*frame).pc);
-            sync_interpreter(&*frame, sp, gas, pc, &mut *host.interpreter);
-        }
+    if exit == DONE {
+        return None;
     }
-    exit
+    // SAFETY: native code is back, and left a height within the checked bounds with every word below written.
+    unsafe {
+        let (sp, gas, written) = ((*frame).sp, (*frame).gas, (*frame).pc);
+        let (pc, leave) = Leave::read(written);
+        sync_interpreter(&*frame, sp, gas, pc as u64, &mut *host.interpreter);
+        Some(leave)
+    }
 }
 
 /// # Safety

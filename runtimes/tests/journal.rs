@@ -143,16 +143,18 @@ fn contents(state: &BlockState<'_>) -> Vec<String> {
         .accounts()
         .iter()
         .map(|(address, account)| {
-            let mut slots: Vec<_> = account.storage.iter().collect();
-            slots.sort_unstable_by_key(|(key, _)| **key);
-            let info = |info: &Option<AccountInfo>| {
-                info.as_ref()
-                    .map(|info| (info.balance, info.nonce, info.code_hash))
+            let slots = account.storage.iter();
+            let mut slots: Vec<_> = slots
+                .map(|(key, slot)| (*key, slot.original, slot.present(), slot.written))
+                .collect();
+            slots.sort_unstable();
+            let info = |info: Option<&AccountInfo>| {
+                info.map(|info| (info.balance, info.nonce, info.code_hash))
             };
             format!(
                 "{address} {:?} {:?} wiped {} touched {} {slots:?}",
-                info(&account.original),
-                info(&account.info),
+                info(account.original.as_ref()),
+                info(account.info()),
                 account.wiped,
                 account.touched
             )
@@ -230,13 +232,13 @@ fn the_programs_do_what_they_are_there_for() {
     assert_eq!(word(7), U256::from(2));
     let accounts = machine.state().accounts();
     assert_eq!(
-        accounts[&STORE].storage[&U256::from(1)].present,
+        accounts[&STORE].storage[&U256::from(1)].present(),
         U256::from(2)
     );
     // Three calls succeeded; the bomb is gone.
     assert_eq!(
-        accounts[&CALLER].storage[&U256::from(0x101)].present,
+        accounts[&CALLER].storage[&U256::from(0x101)].present(),
         U256::from(3)
     );
-    assert_eq!(accounts[&BOMB].info, None);
+    assert_eq!(accounts[&BOMB].info(), None);
 }

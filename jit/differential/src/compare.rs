@@ -206,12 +206,12 @@ fn observe(case: &Case, world: &World, gas_limit: u64, recorder: &Arc<Recorder>)
         .iter()
         .filter(|(_, account)| account.touched)
         .map(|(address, account)| {
-            let info = account.info.as_ref();
+            let info = account.info();
             let slots = account.storage.iter().filter(|(_, slot)| slot.written);
             let change = (
                 info.map(|info| (info.balance, info.nonce, info.code_hash)),
                 account.wiped,
-                slots.map(|(key, slot)| (*key, slot.present)).collect(),
+                slots.map(|(key, slot)| (*key, slot.present())).collect(),
             );
             (*address, change)
         })

@@ -9,19 +9,18 @@ use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use parking_lot::Mutex;
 use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::counts::Counts;
 use zvm_jit::memory::CodeMemory;
-use zvm_jit::run::{self, Counts};
+use zvm_jit::run;
 use zvm_jit::unit::Unit;
 use zvm_runtimes::evm::{Context, FrameRunner, Instructions};
 use zvm_runtimes::revm::context_interface::JournalTr as _;
-use zvm_runtimes::revm::inspector::JournalExt as _;
 use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 use zvm_runtimes::revm::interpreter::interpreter_types::Jumps as _;
 use zvm_runtimes::revm::interpreter::{
     FrameInput, InstructionResult, Interpreter, InterpreterAction,
 };
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
-use zvm_runtimes::revm::state::AccountStatus;
 
 use crate::choices::Choices;
 
@@ -291,11 +290,11 @@ impl Recorder {
         if stressed {
             run::stress(self.log.lock().1.between(1, 16));
         }
-        let mut counts = Counts::default();
-        run::run(&unit, interpreter, context, instructions, &mut counts);
+        let counts = Counts::default();
+        run::run(&unit, interpreter, context, instructions, &counts);
         let statistics = &mut self.native.inner.lock().1;
-        statistics.entries += counts.entries;
-        statistics.left += counts.left;
+        statistics.entries += counts.entries.get();
+        statistics.left += counts.left();
     }
 
     fn note(&self, interpreter: &Interpreter<EthInterpreter>, context: &Context<'_>) {
@@ -315,7 +314,7 @@ impl Recorder {
                     refund: interpreter.gas.refunded(),
                     stack: (stack.len(), hash(stack)),
                     memory: (memory.len(), hash(&*memory)),
-                    changes: journal.journal().len(),
+                    changes: journal.changes(),
                 }
             }
             InterpreterAction::Return(result) if result.result.is_ok_or_revert() => {
@@ -327,7 +326,7 @@ impl Recorder {
                     output: result.output.to_vec(),
                     gas: result.gas.remaining(),
                     refund: result.gas.refunded(),
-                    changes: journal.journal().len(),
+                    changes: journal.changes(),
                 }
             }
             InterpreterAction::Return(result) => match result.result {
@@ -354,21 +353,7 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 }
 
 fn warm(context: &Context<'_>) -> Warm {
-    let (_, state) = context.journaled_state.db_and_state();
-    state
-        .iter()
-        .filter(|(_, account)| !account.status.contains(AccountStatus::Cold))
-        .map(|(address, account)| {
-            let mut slots: Vec<_> = account
-                .storage
-                .iter()
-                .filter(|(_, slot)| !slot.is_cold)
-                .map(|(key, slot)| (*key, slot.present_value))
-                .collect();
-            slots.sort_unstable();
-            (*address, slots)
-        })
-        .collect()
+    context.journaled_state.warm().collect()
 }
 
 impl FrameRunner for Recorder {

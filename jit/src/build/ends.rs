@@ -3,6 +3,7 @@
 use alloy_primitives::U256;
 
 use super::Builder;
+use crate::abi::Leave;
 use crate::ir::{Binary, Def, Edge, Target, Terminator, Unary, Value};
 use crate::state::State;
 
@@ -83,7 +84,7 @@ impl Builder<'_> {
             None => self.plain(Target::InvalidJump, &state),
             Some(pc) => match self.code.at(pc) {
                 Some(block) => self.outside(block, &state),
-                None => self.outward(Target::Leave(pc), &state),
+                None => self.outward(Target::Leave(pc, Leave::Jump), &state),
             },
         })
     }

@@ -4,7 +4,7 @@ use alloy_primitives::U256;
 use zvm_runtimes::isa::{Flags, Op};
 
 use super::Builder;
-use crate::abi::{Env, Field, Helper, Pure};
+use crate::abi::{Env, Field, Helper, Leave, Pure};
 use crate::code::{BasicBlock, End, Instruction};
 use crate::compiler::Level;
 use crate::fold;
@@ -28,7 +28,9 @@ impl Builder<'_> {
         }
         let state = core::mem::take(&mut self.state);
         match block.end {
-            End::Leave(pc) => Terminator::Goto(self.outward(Target::Leave(pc), &state)),
+            End::Leave(pc) => {
+                Terminator::Goto(self.outward(Target::Leave(pc, Leave::Opcode), &state))
+            }
             End::Halt(pc) => {
                 self.statements.push(Statement::Call {
                     helper: Helper::Step,

@@ -1,6 +1,7 @@
 //! Where ways meet: joins, loop headers, and the edges that lead to them.
 
 use super::{Arrival, Builder, Kept, STACK, WIDE};
+use crate::abi::Leave;
 use crate::ir::{Binary, Def, Edge, Entry, Statement, Target, Terminator, Value};
 use crate::state::{Slot, State};
 
@@ -122,6 +123,7 @@ impl Builder<'_> {
             .chain(self.read.iter().copied())
             .min()
             .unwrap_or(height);
+        let distrusted = self.distrusts(block);
         let mut wide = 0;
         for slot in low..height {
             let read = self.read.contains(&slot);
@@ -131,6 +133,7 @@ impl Builder<'_> {
                 .unwrap_or(256);
             let place = (block, slot);
             let narrow = !self.all_wide
+                && !distrusted
                 && !self.wide.contains(&place)
                 && (bits <= 64
                     || self.counters.contains(&place) && !self.begins_wide(slot, &arrivals));
@@ -138,7 +141,8 @@ impl Builder<'_> {
                 .first()
                 .and_then(|first| first.state.get(slot).value())
                 .filter(|value| {
-                    self.region.constant(*value).is_some()
+                    !distrusted
+                        && self.region.constant(*value).is_some()
                         && states().all(|state| state.get(slot).value() == Some(*value))
                 });
             let keep = if !read {
@@ -174,6 +178,9 @@ impl Builder<'_> {
             kept.push((slot, keep));
         }
         state.memory = states().map(|state| state.memory).min().unwrap_or(0);
+        if distrusted {
+            state.memory = 0;
+        }
         entry.memory = state.memory;
         self.headers.insert(block, kept);
         (state, entry)
@@ -198,6 +205,7 @@ impl Builder<'_> {
                     };
                     let place = (block, slot);
                     if self.region.bits(param) > 64
+                        && !self.distrusts(block)
                         && !self.wide.contains(&place)
                         && self.steps(value, param)
                     {
@@ -219,6 +227,12 @@ impl Builder<'_> {
             edge.escape = state.writes(&self.region);
         }
         edge
+    }
+
+    /// Whether the guards of a loop were seen to fail: then nothing is taken for granted there.
+    fn distrusts(&self, header: usize) -> bool {
+        let profile = self.options.profile;
+        profile.is_some_and(|profile| profile.distrusts(self.code.blocks[header].pc))
     }
 
     /// Whether a word is one of one limb with a small constant added or subtracted: it will not need a second limb
@@ -283,7 +297,7 @@ impl Builder<'_> {
     /// A way that [`crate::flow`] knows.
     pub(super) fn edge(&mut self, target: usize, state: State, second: bool) -> Edge {
         if target >= self.code.blocks.len() {
-            return self.outward(Target::Leave(self.code_len), &state);
+            return self.outward(Target::Leave(self.code_len, Leave::Opcode), &state);
         }
         let looped = self.flow.loops[target].is_some();
         let root = self.flow.place[target]
@@ -314,6 +328,9 @@ impl Builder<'_> {
         if root || self.flow.loops[target].is_some() && !never {
             return self.outward(Target::Root(target), state);
         }
-        self.outward(Target::Leave(self.code.blocks[target].pc), state)
+        self.outward(
+            Target::Leave(self.code.blocks[target].pc, Leave::Jump),
+            state,
+        )
     }
 }

@@ -332,3 +332,47 @@ proptest! {
         }
     }
 }
+
+/// Bytes a file may have in the second process of the test below.
+const FULL: usize = 16 << 10;
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_writing_costs_that_image_and_nothing_else() {
+    const NAME: &str = "disk::tests::a_disk_that_fills_up_in_the_middle_of_writing_costs_that_image_and_nothing_else";
+    const SECOND: &str = "ZVM_TEST_WITH_A_FULL_DISK";
+    if std::env::var_os(SECOND).is_none() {
+        // A process of its own, for which writing fails once a file has so many bytes; what fitted is written.
+        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", FULL / 512);
+        let output = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(limited)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", NAME])
+            .env(SECOND, "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("1 passed"), "{said}");
+        return;
+    }
+    let folder = folder();
+    let cache = open(&folder, LIMIT);
+    let (small, large) = (image(100), image(4 * FULL));
+    cache.put(&key(1), &small);
+    cache.put(&key(2), &large);
+    // Again, in place of one that is there.
+    cache.put(&key(1), &large);
+    cache.put(&key(3), &small);
+    let statistics = cache.statistics();
+    assert_eq!((statistics.stored, statistics.failed), (2, 2));
+    let found = [1, 2, 3].map(|number| cache.get(&key(number)));
+    assert_eq!(found, [None, None, Some(small.clone())]);
+    // No half of a file is left.
+    assert_eq!(cache.statistics().bytes, bytes_on_disk(&folder));
+    drop(cache);
+    let cache = open(&folder, LIMIT);
+    let found = [1, 2, 3].map(|number| cache.get(&key(number)));
+    assert_eq!(found, [None, None, Some(small)]);
+    assert_eq!(cache.statistics().damaged, 0);
+}

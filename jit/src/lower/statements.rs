@@ -63,6 +63,7 @@ impl Lowering<'_> {
                 height,
                 ends,
             } => {
+                self.count_call();
                 let sp = self.at(*height);
                 let pc = self.number(*pc as u64);
                 let function = self.field(offset::execute(*helper));

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::Lowering;
-use crate::abi::offset;
+use crate::abi::{Leave, offset};
 use crate::ir::{self, Block, Edge, Target, Terminator};
 use crate::words::{Word, limbs_for};
 
@@ -80,13 +80,13 @@ impl Lowering<'_> {
         }
         let inside = self.blocks[&index];
         let args = [sp, gas].map(BlockArg::from);
-        self.enter(bad, block.pc, &args, inside, &args);
+        self.enter(bad, Leave::Stack.at(block.pc), &args, inside, &args);
     }
 
     pub(super) fn enter(
         &mut self,
         bad: Option<ClifValue>,
-        pc: usize,
+        at: u64,
         state: &[BlockArg; 2],
         inside: ClifBlock,
         args: &[BlockArg],
@@ -95,7 +95,7 @@ impl Lowering<'_> {
             self.builder.ins().jump(inside, args);
             return;
         };
-        let pc = self.number(pc as u64);
+        let pc = self.number(at);
         let out = [BlockArg::from(pc), state[0], state[1]];
         self.builder
             .ins()
@@ -144,7 +144,7 @@ impl Lowering<'_> {
         args.extend([BlockArg::from(base), BlockArg::from(gas)]);
         let inside = self.blocks[&index];
         let state = [sp, gas].map(BlockArg::from);
-        self.enter(bad, block.pc, &state, inside, &args);
+        self.enter(bad, Leave::Loop.at(block.pc), &state, inside, &args);
     }
 
     pub(super) fn push_args(&mut self, word: Word, count: usize, args: &mut Vec<BlockArg>) {
@@ -153,8 +153,8 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn leave(&mut self, pc: usize, height: i32) {
-        let (pc, sp) = (self.number(pc as u64), self.at(height));
+    pub(super) fn leave(&mut self, at: u64, height: i32) {
+        let (pc, sp) = (self.number(at), self.at(height));
         let args = [pc, sp, self.gas].map(BlockArg::from);
         self.builder.ins().jump(self.shared.leave, &args);
     }
@@ -163,8 +163,8 @@ impl Lowering<'_> {
     pub(super) fn target(&mut self, edge: &Edge) -> (ClifBlock, Vec<BlockArg>) {
         match edge.target {
             Target::InvalidJump => (self.shared.invalid_jump, Vec::new()),
-            Target::Leave(pc) => {
-                let (pc, sp) = (self.number(pc as u64), self.at(edge.height));
+            Target::Leave(pc, reason) => {
+                let (pc, sp) = (self.number(reason.at(pc)), self.at(edge.height));
                 let args = [pc, sp, self.gas].map(BlockArg::from);
                 (self.shared.leave, args.to_vec())
             }
@@ -221,7 +221,7 @@ impl Lowering<'_> {
                 .iter()
                 .find(|(index, _)| *index == block)
                 .map_or(0, |(_, block)| block.pc);
-            self.leave(pc, edge.height);
+            self.leave(Leave::Width.at(pc), edge.height);
             self.builder.switch_to_block(next);
         }
         for write in &edge.writes {

@@ -13,9 +13,12 @@ use zvm_runtimes::revm::context_interface::cfg::GasParams;
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use super::cache::Held;
+use super::policy::{self, Fails};
 use super::record::{Key, Record, Stage};
 use super::shared::Shared;
 use super::statistics::Counters;
+use crate::counts::Interpreted;
+use crate::run::Ran;
 
 /// Slots of a thread. A block calls some hundred distinct codes.
 const SLOTS: usize = 512;
@@ -44,6 +47,8 @@ pub(super) struct Slot {
     key: Key,
     /// [`super::cache::Cache::generation`] when `held` was looked up.
     generation: u64,
+    /// `None` as long as the code has burnt less on this thread than a portion, and no thread has made it hot: most codes
+    /// of a block never do, and are not worth a record.
     pub(super) record: Option<Arc<Record>>,
     pub(super) held: Option<Arc<Held>>,
     /// Gas not yet reported, interpreted or native as `held` says.
@@ -51,6 +56,13 @@ pub(super) struct Slot {
     /// From how much on it is to be reported.
     portion: u64,
     new: bool,
+    /// Whether the next slice of the interpreter is to be watched.
+    pub(super) watch: bool,
+    /// Runs of frames with the unit, those in which something taken for granted about a loop was not so, and those for
+    /// which native code did nothing.
+    pub(super) frames: u32,
+    assumed: u32,
+    useless: u32,
 }
 
 impl Slot {
@@ -65,18 +77,48 @@ impl Slot {
         gas: 0,
         portion: u64::MAX,
         new: true,
+        watch: false,
+        frames: 0,
+        assumed: 0,
+        useless: 0,
     };
 
     /// Adds what is not reported to the record, without asking what follows from it.
-    fn settle(&mut self) {
+    fn settle(&mut self, shared: &Shared) {
         let gas = std::mem::take(&mut self.gas);
-        if let Some(record) = self.record.as_ref().filter(|_| gas > 0) {
-            let counter = match self.held {
-                Some(_) => &record.native,
-                None => &record.interpreted,
+        if gas == 0 {
+            return;
+        }
+        let native = self.held.is_some();
+        if let Some(record) = self.record(shared) {
+            let counter = if native {
+                &record.native
+            } else {
+                &record.interpreted
             };
             counter.fetch_add(gas, Ordering::Relaxed);
         }
+    }
+
+    /// The code's record. `None`: there is no room for it.
+    pub(super) fn record(&mut self, shared: &Shared) -> Option<&Arc<Record>> {
+        if self.record.is_none() {
+            self.record = shared.profiles.find_or_add(&self.key);
+        }
+        self.record.as_ref()
+    }
+
+    #[cold]
+    fn give_to(&mut self, shared: &Shared, key: &Key) {
+        self.settle(shared);
+        *self = Self {
+            key: *key,
+            ..Self::EMPTY
+        };
+    }
+
+    pub(super) const fn key(&self) -> &Key {
+        &self.key
     }
 
     /// Whether this is the first frame since the slot was given to the code, or since the code lost its unit.
@@ -84,16 +126,40 @@ impl Slot {
         std::mem::take(&mut self.new)
     }
 
-    /// Counts gas. The record, and how much it is to be told of, once there is enough.
-    pub(super) fn count(&mut self, gas: u64) -> (u64, Option<&Arc<Record>>) {
-        self.gas = self.gas.saturating_add(gas);
-        if self.gas < self.portion {
-            return (0, None);
+    /// Why there is no native code.
+    pub(super) fn without(&self) -> Interpreted {
+        match self.portion {
+            u64::MAX => Interpreted::Refused,
+            _ => Interpreted::Cold,
         }
-        (std::mem::take(&mut self.gas), self.record.as_ref())
+    }
+
+    /// Counts a run of a frame in which native code failed: at a loop header, at a jump, or because it did nothing. What is
+    /// to become of the unit, if that happens often.
+    pub(super) fn failed(&mut self, ran: &Ran) -> Option<Fails> {
+        let reason = match (ran.failed, ran.missed) {
+            (Some(header), _) => Some(Fails::Assumption(header)),
+            (None, Some(_)) => Some(Fails::Missed),
+            (None, None) => None,
+        };
+        self.assumed += u32::from(reason.is_some());
+        self.useless += u32::from(ran.is_useless());
+        let often = policy::fails(self.frames, self.assumed, self.useless, reason);
+        if often.is_some() || self.frames > policy::FORGET {
+            (self.frames, self.assumed, self.useless) = (0, 0, 0);
+        }
+        often
+    }
+
+    /// Counts gas. How much the record is to be told of, once there is enough.
+    #[inline]
+    pub(super) fn count(&mut self, gas: u64) -> Option<u64> {
+        self.gas = self.gas.saturating_add(gas);
+        (self.gas >= self.portion).then(|| std::mem::take(&mut self.gas))
     }
 
     /// Looks the unit up again if any has changed. `size`: of the code.
+    #[inline]
     pub(super) fn refresh(&mut self, shared: &Shared, size: usize) {
         let generation = shared.cache.generation();
         if generation != self.generation {
@@ -103,15 +169,18 @@ impl Slot {
 
     #[cold]
     fn look_up(&mut self, shared: &Shared, generation: u64, size: usize) {
-        let Some(record) = &self.record else {
-            return;
+        if self.record.is_none() {
+            self.record = shared.profiles.find(&self.key);
+        }
+        let (held, stage) = match &self.record {
+            Some(record) => {
+                let state = record.state.lock();
+                (state.unit.clone(), state.stage)
+            }
+            None => (None, Stage::Cold),
         };
-        let state = record.state.lock();
-        let held = state.unit.clone();
-        let stage = state.stage;
-        drop(state);
         if held.is_some() != self.held.is_some() {
-            self.settle();
+            self.settle(shared);
         }
         self.portion = match (stage, &held) {
             (Stage::Refused, _) => u64::MAX,
@@ -128,6 +197,7 @@ impl Slot {
             }
         };
         self.new |= self.held.is_some() && held.is_none();
+        (self.frames, self.assumed, self.useless) = (0, 0, 0);
         self.held = held;
         self.generation = generation;
     }
@@ -145,17 +215,23 @@ impl Local {
         })
     }
 
-    /// What this thread remembers of `shared`.
-    pub(super) fn of<'l>(place: &'l mut Option<Box<Self>>, shared: &Shared) -> &'l mut Self {
+    /// What this thread remembers of `shared`: what it remembered last, or something new.
+    #[inline]
+    pub(super) fn of(place: Option<Box<Self>>, shared: &Shared) -> Box<Self> {
         match place {
-            Some(local) if local.owner == shared.id => {}
-            _ => *place = Some(Self::new(shared)),
+            Some(local) if local.owner == shared.id => local,
+            other => Self::replace(other, shared),
         }
-        // It was just put there.
-        place.get_or_insert_with(|| Self::new(shared))
+    }
+
+    #[cold]
+    fn replace(other: Option<Box<Self>>, shared: &Shared) -> Box<Self> {
+        drop(other);
+        Self::new(shared)
     }
 
     /// Whether the gas costs are those of the fork on Ethereum's main network, for which native code is made.
+    #[inline]
     pub(super) fn is_mainnet(&mut self, spec: SpecId, params: &GasParams) -> bool {
         let place = std::ptr::from_ref(params.table()).addr();
         self.params == (spec, place) || self.check_params(spec, params, place)
@@ -171,37 +247,33 @@ impl Local {
         mainnet == *params
     }
 
-    /// The slot of a code, and the thread's counters. `None`: the code is not counted at all. `size`: of the code.
+    /// The slot of a code, and the thread's counters. `size`: of the code.
+    #[inline]
     pub(super) fn slot(
         &mut self,
         shared: &Shared,
-        key: Key,
+        key: &Key,
         size: usize,
-    ) -> Option<(&mut Slot, &Counters)> {
+    ) -> (&mut Slot, &Counters) {
         let evictions = shared.cache.evictions();
         if evictions != self.evictions {
-            self.let_go(evictions);
+            self.let_go(shared, evictions);
         }
         let at = usize::from(u16::from_le_bytes([key.hash[0], key.hash[1]])) % SLOTS;
         let slot = &mut self.slots[at];
-        if slot.key != key || slot.record.is_none() {
-            slot.settle();
-            *slot = Slot {
-                key,
-                record: shared.profiles.find(&key),
-                ..Slot::EMPTY
-            };
+        if slot.key != *key {
+            slot.give_to(shared, key);
         }
         slot.refresh(shared, size);
-        slot.record.is_some().then_some((slot, &*self.counters))
+        (slot, &*self.counters)
     }
 
     /// Lets go of all units, so that those evicted are freed; the others are found again.
     #[cold]
-    fn let_go(&mut self, evictions: u64) {
+    fn let_go(&mut self, shared: &Shared, evictions: u64) {
         for slot in &mut self.slots {
             if slot.held.is_some() {
-                slot.settle();
+                slot.settle(shared);
                 slot.held = None;
                 slot.generation = 0;
                 slot.new = true;

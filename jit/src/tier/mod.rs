@@ -40,7 +40,7 @@ pub use source::{Made, Native, Request, Source};
 pub use statistics::{Field, Kind, Statistics};
 
 use crate::compiler::{Compiler, Level};
-use crate::run::interpret;
+use crate::counts::Interpreted;
 use local::{LOCAL, Local};
 use shared::Shared;
 
@@ -129,35 +129,41 @@ impl FrameRunner for Auto {
         context: &mut Context<'a>,
         instructions: &Instructions<'a>,
     ) {
-        let Some(hash) = deployed(interpreter) else {
-            return interpret(interpreter, context, instructions);
+        let Some(hash) = self.hash(interpreter) else {
+            return self
+                .shared
+                .apart(Interpreted::Initcode, interpreter, context, instructions);
         };
         // Taken out while the frame runs: a frame that ever ran inside of another's would find nothing and begin anew.
-        let mut place = LOCAL.take();
-        let local = Local::of(&mut place, &self.shared);
+        let mut local = Local::of(LOCAL.take(), &self.shared);
         let spec = context.cfg.spec;
         if local.is_mainnet(spec, &context.cfg.gas_params) {
             let key = Key { hash, spec };
             self.shared
-                .run(local, key, interpreter, context, instructions);
+                .run(&mut local, &key, interpreter, context, instructions);
         } else {
-            interpret(interpreter, context, instructions);
+            self.shared
+                .apart(Interpreted::Rules, interpreter, context, instructions);
         }
-        LOCAL.set(place);
+        // What took its place is what a frame inside of this one left.
+        drop(LOCAL.replace(Some(local)));
     }
 }
 
-/// The hash of the code, unless it is initcode, which runs once.
-#[inline]
-fn deployed(interpreter: &mut Interpreter<EthInterpreter>) -> Option<B256> {
-    if interpreter.input.bytecode_address.is_none() || interpreter.bytecode.is_empty() {
-        return None;
+impl Auto {
+    /// The hash of the code, unless it is initcode, which runs once and is compiled only where every code is.
+    #[inline]
+    fn hash(&self, interpreter: &mut Interpreter<EthInterpreter>) -> Option<B256> {
+        let initcode = interpreter.input.bytecode_address.is_none();
+        if interpreter.bytecode.is_empty() || initcode && self.shared.settings.eager.is_none() {
+            return None;
+        }
+        // A called code comes with its hash. This way of asking reads it where it lies; the other copies it first.
+        Some(interpreter.bytecode.get_or_calculate_hash()).filter(|hash| !hash.is_zero())
     }
-    // A called code comes with its hash. This way of asking reads it where it lies; the other copies it first.
-    Some(interpreter.bytecode.get_or_calculate_hash()).filter(|hash| !hash.is_zero())
 }
 
-/// Compiles every code before its first instruction. Initcode, which runs once, stays with the interpreter.
+/// Compiles every code before its first instruction.
 #[derive(Debug)]
 pub struct Eager(Auto);
 

@@ -36,6 +36,41 @@ pub const FULL_GAS_PER_BYTE: core::ops::RangeInclusive<u64> = 64..=32_768;
 /// Compilations and samples before measurements count.
 const ENOUGH: u64 = 16;
 
+/// Runs of frames that failed before anything is done about it.
+const FAILURES: u32 = 16;
+/// A part of the runs of so many is often: compiling again costs more than leaving native code now and then.
+const OFTEN: u32 = 8;
+/// Runs that native code did nothing for before it is given up; and they must be half of all.
+const USELESS: u32 = 64;
+/// Runs after which failures are forgotten.
+pub(super) const FORGET: u32 = 1 << 20;
+
+/// What is to become of a unit that often fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fails {
+    /// It takes something for granted about the loop at this header which is often not so.
+    Assumption(usize),
+    /// Computed jumps go to places that it has no entry for.
+    Missed,
+    /// It mostly does nothing.
+    Useless,
+}
+
+/// Judges a unit after a run that failed. `frames`: runs, of which `assumed` failed at a loop or a jump (this one for
+/// `reason`, if at all) and for `useless` native code did nothing.
+pub(super) fn fails(
+    frames: u32,
+    assumed: u32,
+    useless: u32,
+    reason: Option<Fails>,
+) -> Option<Fails> {
+    match reason {
+        Some(reason) if assumed >= FAILURES && assumed >= frames / OFTEN => Some(reason),
+        _ if useless >= USELESS && useless >= frames / 2 => Some(Fails::Useless),
+        _ => None,
+    }
+}
+
 /// Where time was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -228,6 +263,19 @@ mod tests {
         }
         let threshold = rates.threshold(&Settings::default(), Level::Quick, 100);
         assert_eq!(threshold, BASE_GAS + 100 * GAS_PER_BYTE.end());
+    }
+
+    #[test]
+    fn a_unit_is_judged_by_how_often_it_fails() {
+        let at = Some(Fails::Assumption(7));
+        assert_eq!(fails(15, 15, 0, at), None);
+        assert_eq!(fails(16, 16, 0, at), Some(Fails::Assumption(7)));
+        // Now and then is no reason.
+        assert_eq!(fails(1_000, 16, 0, at), None);
+        assert_eq!(fails(1_000, 125, 0, at), Some(Fails::Assumption(7)));
+        assert_eq!(fails(64, 0, 63, None), None);
+        assert_eq!(fails(64, 0, 64, None), Some(Fails::Useless));
+        assert_eq!(fails(200, 0, 99, None), None);
     }
 
     #[test]

@@ -50,12 +50,20 @@ impl Profiles {
         }
     }
 
-    /// The record of a code. `None`: all of its set are pinned, which takes more compiled codes than there are sets.
+    fn set(&self, key: &Key) -> &Set {
+        &self.sets[self.hasher.hash_one(key) as usize % self.sets.len()]
+    }
+
+    /// The record of a code, if there is one.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Record>> {
-        let set = self.hasher.hash_one(key) as usize % self.sets.len();
-        let mut set = self.sets[set].lock();
-        if let Some(found) = set.iter().flatten().find(|record| record.key == *key) {
-            return Some(Arc::clone(found));
+        lookup(&self.set(key).lock(), key)
+    }
+
+    /// The record of a code. `None`: all of its set are pinned, which takes more compiled codes than there are sets.
+    pub(super) fn find_or_add(&self, key: &Key) -> Option<Arc<Record>> {
+        let mut set = self.set(key).lock();
+        if let Some(found) = lookup(&set, key) {
+            return Some(found);
         }
         let record = Arc::new(Record::new(*key));
         if let Some(free) = set.iter_mut().find(|way| way.is_none()) {
@@ -88,6 +96,11 @@ impl Profiles {
     }
 }
 
+fn lookup(set: &[Option<Arc<Record>>; WAYS], key: &Key) -> Option<Arc<Record>> {
+    let mut records = set.iter().flatten();
+    records.find(|record| record.key == *key).cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +118,7 @@ mod tests {
     fn there_are_never_more_records_than_the_bound() {
         let profiles = Profiles::new(64);
         for number in 0..10_000 {
-            assert!(profiles.find(&key(number)).is_some());
+            assert!(profiles.find_or_add(&key(number)).is_some());
         }
         assert_eq!(profiles.len(), 64);
     }
@@ -113,35 +126,41 @@ mod tests {
     #[test]
     fn a_warm_code_outlives_a_crowd_of_cold_ones_and_no_record_is_kept_for_ever() {
         let profiles = Profiles::new(8);
-        let warm = profiles.find(&key(0)).unwrap();
+        let warm = profiles.find_or_add(&key(0)).unwrap();
         for number in 1..10_000 {
             // It goes on being used; the others are seen once.
             Record::burn(&warm.interpreted, 1_000);
-            profiles.find(&key(number)).unwrap();
+            profiles.find_or_add(&key(number)).unwrap();
         }
-        assert!(Arc::ptr_eq(&warm, &profiles.find(&key(0)).unwrap()));
+        assert!(Arc::ptr_eq(&warm, &profiles.find_or_add(&key(0)).unwrap()));
         for number in 10_000..10_100 {
-            Record::burn(&profiles.find(&key(number)).unwrap().interpreted, 10);
+            Record::burn(&profiles.find_or_add(&key(number)).unwrap().interpreted, 10);
         }
-        assert!(!Arc::ptr_eq(&warm, &profiles.find(&key(0)).unwrap()));
+        assert!(!Arc::ptr_eq(&warm, &profiles.find_or_add(&key(0)).unwrap()));
     }
 
     #[test]
     fn what_waits_or_runs_natively_is_never_forgotten_and_a_refusal_late() {
         let profiles = Profiles::new(8);
-        let refused = profiles.find(&key(0)).unwrap();
+        let refused = profiles.find_or_add(&key(0)).unwrap();
         refused.state.lock().stage = Stage::Refused;
         for number in 1..8 {
-            let cold = profiles.find(&key(number)).unwrap();
+            let cold = profiles.find_or_add(&key(number)).unwrap();
             Record::burn(&cold.interpreted, u64::MAX / 2);
         }
-        profiles.find(&key(8)).unwrap();
-        assert!(Arc::ptr_eq(&refused, &profiles.find(&key(0)).unwrap()));
+        profiles.find_or_add(&key(8)).unwrap();
+        assert!(Arc::ptr_eq(
+            &refused,
+            &profiles.find_or_add(&key(0)).unwrap()
+        ));
         for way in profiles.sets[0].lock().iter().flatten() {
             way.state.lock().stage = Stage::Waiting(crate::compiler::Level::Quick);
         }
-        assert!(profiles.find(&key(9)).is_none());
-        assert!(Arc::ptr_eq(&refused, &profiles.find(&key(0)).unwrap()));
+        assert!(profiles.find_or_add(&key(9)).is_none());
+        assert!(Arc::ptr_eq(
+            &refused,
+            &profiles.find_or_add(&key(0)).unwrap()
+        ));
     }
 
     #[test]
@@ -151,8 +170,8 @@ mod tests {
             spec: SpecId::CANCUN,
             ..key(1)
         };
-        let one = profiles.find(&key(1)).unwrap();
-        assert!(!Arc::ptr_eq(&one, &profiles.find(&other).unwrap()));
-        assert!(Arc::ptr_eq(&one, &profiles.find(&key(1)).unwrap()));
+        let one = profiles.find_or_add(&key(1)).unwrap();
+        assert!(!Arc::ptr_eq(&one, &profiles.find_or_add(&other).unwrap()));
+        assert!(Arc::ptr_eq(&one, &profiles.find_or_add(&key(1)).unwrap()));
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of one code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use super::cache::Held;
 use super::policy::Times;
 use super::queue::Rank;
 use crate::compiler::Level;
+use crate::profile::Profile;
 
 /// What native code depends on, besides the engine itself: the code, and the rules of the fork with its own gas costs.
 /// A chain with other gas costs is not run natively at all.
@@ -48,6 +49,12 @@ pub(super) struct Record {
     pub(super) times: Times,
     /// Whether it was asked if the unit is stored, which is done once.
     pub(super) looked: AtomicBool,
+    /// What the interpreter saw of it, and which assumptions failed. Small and bounded; made when it is nearly hot.
+    pub(super) profile: Mutex<Option<Box<Profile>>>,
+    /// How often it was compiled again for the jumps in its profile.
+    pub(super) again: AtomicU32,
+    /// How often it was watched.
+    pub(super) watched: AtomicU32,
     pub(super) state: Mutex<State>,
 }
 
@@ -67,6 +74,9 @@ impl Record {
             native: AtomicU64::new(0),
             times: Times::default(),
             looked: AtomicBool::new(false),
+            profile: Mutex::new(None),
+            again: AtomicU32::new(0),
+            watched: AtomicU32::new(0),
             state: Mutex::new(State {
                 stage: Stage::Cold,
                 rank: None,

@@ -21,10 +21,13 @@ pub struct Settings {
     pub profiles: usize,
     /// Instructions that the interpreter executes in one frame before it looks whether there is native code by now.
     pub slice: u32,
-    /// Compiles every code at this level before its first instruction, in place.
+    /// Compiles every code at this level before its first instruction, in place; initcode, too.
     pub eager: Option<Level>,
     /// Compiles again, better, what goes on burning gas.
     pub full: bool,
+    /// Counts the instructions that native code and the interpreter execute, each by what made it so. Native code is
+    /// slower by that, and is neither stored nor taken from a store.
+    pub count: bool,
 }
 
 impl Default for Settings {
@@ -39,12 +42,13 @@ impl Default for Settings {
             slice: 1_024,
             eager: None,
             full: true,
+            count: false,
         }
     }
 }
 
 impl Settings {
-    /// These, but every code is compiled at `level` before its first instruction.
+    /// These, but every code is compiled at `level` before its first instruction, also initcode, which otherwise never is.
     #[must_use]
     pub fn eager(self, level: Level) -> Self {
         Self {

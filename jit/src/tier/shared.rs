@@ -8,16 +8,21 @@ use std::time::Duration;
 use alloy_primitives::Bytes;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
+use zvm_runtimes::evm::{Context, Instructions};
+use zvm_runtimes::revm::interpreter::Interpreter;
+use zvm_runtimes::revm::interpreter::interpreter::EthInterpreter;
 
 use super::cache::Cache;
-use super::policy::Rates;
+use super::policy::{Fails, Rates};
 use super::profiles::Profiles;
 use super::queue::{Job, Pushed, Queue};
-use super::record::{Record, Stage};
+use super::record::{Key, Record, Stage};
 use super::settings::Settings;
 use super::source::{Made, Request, Source};
 use super::statistics::{Statistics, Threads};
 use crate::compiler::{Level, Refused};
+use crate::counts::{Interpreted, REASONS};
+use crate::run;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -31,11 +36,17 @@ pub(super) struct Shared {
     pub(super) rates: Rates,
     pub(super) threads: Threads,
     outcomes: Outcomes,
+    /// Instructions of frames whose codes have no record, by [`Interpreted`], if they are counted.
+    apart: [AtomicU64; REASONS],
     /// Locks by code hash for what is compiled before its first instruction.
     eager: [Mutex<()>; EAGER],
 }
 
 const EAGER: usize = 64;
+/// How often a code is compiled again for jumps that it has no entry for; each time it gets all that were seen.
+const AGAIN: u32 = 8;
+/// How often a code is watched.
+const WATCHES: u32 = 4;
 
 /// Counts of what happens rarely.
 #[derive(Debug, Default)]
@@ -48,6 +59,8 @@ struct Outcomes {
     backend: AtomicU64,
     panic: AtomicU64,
     slower: AtomicU64,
+    distrusted: AtomicU64,
+    given_up: AtomicU64,
     dropped: AtomicU64,
     no_room: AtomicU64,
 }
@@ -77,22 +90,74 @@ impl Shared {
             rates: Rates::default(),
             threads: Threads::default(),
             outcomes: Outcomes::default(),
+            apart: Default::default(),
             eager: [const { Mutex::new(()) }; EAGER],
             settings,
         }
     }
 
-    /// Gas that the interpreter burnt with a code.
+    /// Gas that the interpreter burnt with a code. Whether the code's next slice is to be watched.
     pub(super) fn interpreted(
         &self,
         record: &Arc<Record>,
         gas: u64,
         size: usize,
         code: impl FnOnce() -> Bytes,
-    ) {
+    ) -> bool {
         let sum = Record::burn(&record.interpreted, gas);
-        if sum >= self.rates.threshold(&self.settings, Level::Quick, size) {
+        let threshold = self.rates.threshold(&self.settings, Level::Quick, size);
+        if sum >= threshold {
             self.want(record, Level::Quick, sum, code());
+        }
+        sum >= threshold / 2 && record.watched.fetch_add(1, Ordering::Relaxed) < WATCHES
+    }
+
+    /// Runs a frame by the interpreter alone, without a record of its code.
+    pub(super) fn apart<'a>(
+        &self,
+        why: Interpreted,
+        interpreter: &mut Interpreter<EthInterpreter>,
+        context: &mut Context<'a>,
+        instructions: &Instructions<'a>,
+    ) {
+        if self.settings.count {
+            let steps = run::interpret_counted(interpreter, context, instructions);
+            add(&self.apart[why as usize], steps);
+        } else {
+            run::interpret(interpreter, context, instructions);
+        }
+    }
+
+    /// A code's unit often fails.
+    pub(super) fn fails(
+        &self,
+        record: &Arc<Record>,
+        level: Level,
+        fails: Fails,
+        code: impl FnOnce() -> Bytes,
+    ) {
+        match fails {
+            Fails::Assumption(header) => {
+                let mut profile = record.profile.lock();
+                let is_news = profile.get_or_insert_default().distrust(header);
+                drop(profile);
+                if is_news {
+                    add(&self.outcomes.distrusted, 1);
+                    let gas = record.native.load(Ordering::Relaxed);
+                    self.again(record, level, gas, code());
+                }
+            }
+            Fails::Missed => {
+                if record.again.fetch_add(1, Ordering::Relaxed) < AGAIN {
+                    add(&self.outcomes.distrusted, 1);
+                    let gas = record.native.load(Ordering::Relaxed);
+                    self.again(record, level, gas, code());
+                }
+            }
+            Fails::Useless => {
+                add(&self.outcomes.given_up, 1);
+                self.cache.refuse(record);
+            }
         }
     }
 
@@ -136,6 +201,21 @@ impl Shared {
         }
     }
 
+    /// Asks for a code at the level that it has.
+    fn again(&self, record: &Arc<Record>, level: Level, gas: u64, code: Bytes) {
+        let mut state = record.state.lock();
+        if !matches!(state.stage, Stage::Ready | Stage::Final) {
+            return;
+        }
+        // As it is before it is compiled at this level.
+        state.stage = match level {
+            Level::Quick => Stage::Cold,
+            Level::Full => Stage::Ready,
+        };
+        drop(state);
+        self.want(record, level, gas, code);
+    }
+
     /// Asks for a code at a level, because it burnt so much gas.
     fn want(&self, record: &Arc<Record>, level: Level, gas: u64, code: Bytes) {
         let value = self.rates.value(level, gas, code.len());
@@ -174,7 +254,12 @@ impl Shared {
                     fall_back(&displaced.record);
                 }
             }
-            Pushed::Dropped => add(&self.outcomes.dropped, 1),
+            Pushed::Dropped => {
+                add(&self.outcomes.dropped, 1);
+                if state.unit.is_some() {
+                    state.stage = Stage::Ready;
+                }
+            }
         }
     }
 
@@ -186,10 +271,14 @@ impl Shared {
             level,
         } = job;
         record.state.lock().rank = None;
+        // Copied, for it is small, and threads that execute must not wait for the compiler.
+        let profile = record.profile.lock().clone();
         let request = Request {
             key: record.key,
             code,
             level: *level,
+            profile: profile.as_deref(),
+            count: self.settings.count,
         };
         let start = cpu_time();
         // The compiler keeps nothing between compilations, so that nothing is left half done.
@@ -255,17 +344,26 @@ impl Shared {
         if record.looked.swap(true, Ordering::Relaxed) {
             return;
         }
+        if let Some(level) = self.stored(&record.key) {
+            self.want(record, level, u64::MAX, code());
+        }
+    }
+
+    /// Whether the unit of a code is at hand.
+    pub(super) fn is_stored(&self, key: &Key) -> bool {
+        self.stored(key).is_some()
+    }
+
+    /// The best level at which the unit of a code is at hand.
+    fn stored(&self, key: &Key) -> Option<Level> {
         let best = if self.settings.full {
             Level::Full
         } else {
             Level::Quick
         };
-        let stored = [best, Level::Quick]
+        [best, Level::Quick]
             .into_iter()
-            .find(|level| self.source.is_stored(&record.key, *level));
-        if let Some(level) = stored {
-            self.want(record, level, u64::MAX, code());
-        }
+            .find(|level| self.source.is_stored(key, *level))
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -285,6 +383,8 @@ impl Shared {
             refused_backend: get(&outcomes.backend),
             refused_panic: get(&outcomes.panic),
             slower: get(&outcomes.slower),
+            distrusted: get(&outcomes.distrusted),
+            given_up: get(&outcomes.given_up),
             queue: self.queue.len() as u64,
             compiling: self.queue.busy() as u64,
             dropped: get(&outcomes.dropped),
@@ -299,6 +399,9 @@ impl Shared {
         sum.refused =
             sum.refused_empty + sum.refused_too_large + sum.refused_backend + sum.refused_panic;
         self.threads.add_to(&mut sum);
+        if self.settings.count {
+            sum.sum_up(&self.apart);
+        }
         sum
     }
 }

@@ -3,10 +3,11 @@
 use zvm_runtimes::revm::primitives::hardfork::SpecId;
 
 use super::record::Key;
-use crate::compiler::{Compiler, Level, Refused};
+use crate::compiler::{Compiler, Level, Options, Refused};
 use crate::disk::{self, DiskCache};
 use crate::memory::CodeMemory;
 use crate::perf;
+use crate::profile::Profile;
 use crate::unit::Unit;
 
 /// One code to be made native.
@@ -18,6 +19,10 @@ pub struct Request<'r> {
     pub code: &'r [u8],
     /// How much to spend.
     pub level: Level,
+    /// What was seen of the code.
+    pub profile: Option<&'r Profile>,
+    /// Whether the code is to count what it executes. Such code is not stored.
+    pub count: bool,
 }
 
 impl Request<'_> {
@@ -89,15 +94,23 @@ impl Source for Native {
 
     fn make(&self, request: &Request<'_>) -> Result<Made, Refused> {
         let key = stored_as(&request.key, request.level);
-        let stored = self.store.as_ref().and_then(|store| store.get(&key));
+        let store = self.store.as_ref().filter(|_| !request.count);
+        // What is stored has the assumptions that failed.
+        let failed = request.profile.is_some_and(Profile::failed);
+        let stored = store.filter(|_| !failed).and_then(|store| store.get(&key));
         let was_stored = stored.is_some();
         let image = match stored {
             Some(image) => image,
             None => {
-                let image = self
-                    .compiler
-                    .compile(request.code, request.spec(), request.level)?;
-                if let Some(store) = &self.store {
+                let options = Options {
+                    level: request.level,
+                    profile: request.profile,
+                    count: request.count,
+                };
+                let image =
+                    self.compiler
+                        .compile_with(request.code, request.spec(), options, &mut ())?;
+                if let Some(store) = store {
                     store.put(&key, &image);
                 }
                 image

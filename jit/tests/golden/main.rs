@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level, Options};
 use zvm_jit::explain::Step;
 use zvm_runtimes::evm::Fork;
 use zvm_runtimes::isa::{Isa, assemble};
@@ -32,7 +32,7 @@ fn expected_and_found(compiler: &Compiler, text: &str) -> (String, String) {
         };
         let step: Step = step.parse().expect("a step");
         let explained = compiler
-            .explain(&code, Fork::Osaka.spec_id(), level)
+            .explain(&code, Fork::Osaka.spec_id(), Options::of(level))
             .expect("the program is compiled");
         found.push_str(&format!(
             "---- {heading}\n{}\n",

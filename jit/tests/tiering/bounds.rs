@@ -1,7 +1,7 @@
 //! Refusals stick, the queue, the cache and the profiles keep their bounds.
 
 use crate::source::{behind, in_place, tiers, wait_until};
-use crate::world::{World, assembled, call, cfg, countdown, machine, run};
+use crate::world::{World, assembled, cfg, countdown, machine, run, run_number};
 use zvm_jit::compiler::Level;
 use zvm_jit::tier::Settings;
 use zvm_runtimes::evm::Fork;
@@ -21,13 +21,7 @@ fn a_refusal_sticks_and_a_panic_is_one() {
     watch.panics.lock().insert(world.hash(1));
     for _ in 0..10 {
         for number in 0..3 {
-            let seen = |runner| {
-                call(
-                    &mut machine(&world, cfg(Fork::LATEST), runner),
-                    number,
-                    500_000,
-                )
-            };
+            let seen = |runner| run_number(&world, number, 500_000, runner);
             assert_eq!(seen(Some(auto.clone())), seen(None));
         }
     }
@@ -66,21 +60,11 @@ fn a_panic_of_a_thread_that_compiles_leaves_it_at_work() {
     let world = World::new((0..2).map(|number| assembled(&countdown(100 + number))));
     let (auto, watch) = tiers(behind(0));
     watch.panics.lock().insert(world.hash(0));
-    let expected = [0, 1].map(|number| {
-        call(
-            &mut machine(&world, cfg(Fork::LATEST), None),
-            number,
-            500_000,
-        )
-    });
+    let expected = [0, 1].map(|number| run_number(&world, number, 500_000, None));
     for number in [0, 1] {
         wait_until("both are tried", || {
             let runner = Some(auto.clone() as _);
-            let seen = call(
-                &mut machine(&world, cfg(Fork::LATEST), runner),
-                number,
-                500_000,
-            );
+            let seen = run_number(&world, number, 500_000, runner);
             assert_eq!(seen, expected[number]);
             let counts = auto.statistics();
             [counts.refused_panic, counts.compiled_quick][number] == 1
@@ -100,11 +84,7 @@ fn a_full_queue_keeps_what_is_worth_most() {
     watch.close();
     let call = |number| {
         let runner = Some(auto.clone() as _);
-        call(
-            &mut machine(&world, cfg(Fork::LATEST), runner),
-            number,
-            500_000,
-        )
+        run_number(&world, number, 500_000, runner)
     };
     wait_until("the thread is busy", || {
         call(0);
@@ -135,11 +115,7 @@ fn what_was_dropped_from_the_queue_comes_back_when_it_goes_on_burning() {
     wait_until("all are compiled", || {
         for number in 0..3 {
             let runner = Some(auto.clone() as _);
-            call(
-                &mut machine(&world, cfg(Fork::LATEST), runner),
-                number,
-                500_000,
-            );
+            run_number(&world, number, 500_000, runner);
         }
         auto.statistics().compiled_quick == 3
     });
@@ -159,11 +135,7 @@ fn the_cache_keeps_its_budget_and_what_is_used_most() {
             // The first is called all the time.
             for number in [0, number, number, number, 0, 0, 0, 0] {
                 let runner = Some(auto.clone() as _);
-                let seen = call(
-                    &mut machine(&world, cfg(Fork::LATEST), runner),
-                    number,
-                    100_000,
-                );
+                let seen = run_number(&world, number, 100_000, runner);
                 drop(seen);
                 assert!(auto.statistics().native_bytes <= memory as u64);
             }
@@ -174,7 +146,7 @@ fn the_cache_keeps_its_budget_and_what_is_used_most() {
             before.units + before.evicted + before.no_room
         );
         let runner = Some(auto.clone() as _);
-        call(&mut machine(&world, cfg(Fork::LATEST), runner), 0, 100_000);
+        run_number(&world, 0, 100_000, runner);
         let after = auto.statistics();
         assert_eq!(
             (after.native - before.native, after.compiled),

@@ -1,6 +1,7 @@
 //! The tiers: when code is compiled changes nothing but speed, and everything is bounded.
 
 mod bounds;
+mod counts;
 mod source;
 mod threads;
 mod world;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Bytes, TxKind};
 use source::{in_place, tiers};
-use world::{World, call, cfg, countdown, machine, run};
+use world::{World, call, cfg, countdown, machine, run, run_number};
 use zvm_jit::compiler::Level;
 use zvm_jit::tier::Settings;
 use zvm_runtimes::evm::Fork;
@@ -188,13 +189,7 @@ fn code_that_is_stored_runs_natively_from_the_start_at_the_best_level_there_is()
     watch.stored.lock().extend(stored);
     for _ in 0..3 {
         for number in 0..3 {
-            let seen = |runner| {
-                call(
-                    &mut machine(&world, cfg(Fork::LATEST), runner),
-                    number,
-                    500_000,
-                )
-            };
+            let seen = |runner| run_number(&world, number, 500_000, runner);
             assert_eq!(seen(Some(auto.clone())), seen(None));
         }
     }

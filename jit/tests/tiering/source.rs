@@ -1,11 +1,12 @@
 //! A compiler that can be watched, held up and broken.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use alloy_primitives::B256;
 use parking_lot::{Condvar, Mutex};
 use zvm_jit::compiler::{Compiler, Level, Refused};
+use zvm_jit::profile::Profile;
 use zvm_jit::tier::{Auto, Key, Made, Native, Request, Settings, Source};
 
 /// What the watched compiler shares with the test.
@@ -18,6 +19,10 @@ pub struct Watch {
     /// Codes it refuses, and those it panics at.
     pub refuses: Mutex<HashSet<(B256, Level)>>,
     pub panics: Mutex<HashSet<B256>>,
+    /// Codes it finds no memory for.
+    pub crowded: Mutex<HashSet<B256>>,
+    /// The last profile it was given, by code.
+    pub profiles: Mutex<HashMap<B256, Profile>>,
     /// Units it claims to have at hand.
     pub stored: Mutex<HashSet<(B256, Level)>>,
 }
@@ -67,6 +72,13 @@ impl Source for Watched {
         let asked = (request.key.hash, request.level);
         if self.0.refuses.lock().contains(&asked) {
             return Err(Refused::Backend("for the test".to_owned()));
+        }
+        if let Some(profile) = request.profile {
+            let mut profiles = self.0.profiles.lock();
+            profiles.insert(request.key.hash, profile.clone());
+        }
+        if self.0.crowded.lock().contains(&request.key.hash) {
+            return Err(Refused::Memory("for the test".to_owned()));
         }
         compiler.make(request)
     }

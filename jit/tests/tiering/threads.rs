@@ -7,7 +7,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::source::{behind, in_place, tiers, wait_until};
-use crate::world::{World, assembled, call, cfg, countdown, machine, run};
+use crate::world::{World, assembled, call, cfg, countdown, machine, run, run_number};
 use zvm_jit::tier::Settings;
 use zvm_runtimes::evm::Fork;
 
@@ -76,11 +76,7 @@ fn a_unit_is_evicted_while_another_thread_runs_it() {
             for number in 0..20 {
                 for _ in 0..3 {
                     let runner = Some(Arc::clone(&auto) as _);
-                    call(
-                        &mut machine(&world, cfg(Fork::LATEST), runner),
-                        number,
-                        1_000_000,
-                    );
+                    run_number(&world, number, 1_000_000, runner);
                 }
             }
         });
@@ -101,13 +97,7 @@ fn many_threads_run_compile_and_evict_at_once() {
         (0..CODES).map(|number| assembled(&countdown(50 + number as u64))),
     ));
     let expected: Vec<_> = (0..CODES)
-        .map(|number| {
-            call(
-                &mut machine(&world, cfg(Fork::LATEST), None),
-                number,
-                500_000,
-            )
-        })
+        .map(|number| run_number(&world, number, 500_000, None))
         .collect();
     for settings in [in_place(100), behind(100)] {
         let (auto, _) = tiers(Settings {
@@ -145,11 +135,7 @@ fn a_pause_does_not_block_and_nothing_is_begun_in_it() {
     });
     let call = |number| {
         let runner = Some(auto.clone() as _);
-        call(
-            &mut machine(&world, cfg(Fork::LATEST), runner),
-            number,
-            500_000,
-        )
+        run_number(&world, number, 500_000, runner)
     };
     watch.close();
     wait_until("a compilation is under way", || {
@@ -181,11 +167,7 @@ fn the_end_waits_for_no_more_than_the_compilation_under_way() {
     watch.close();
     for number in 0..30 {
         let runner = Some(auto.clone() as _);
-        call(
-            &mut machine(&world, cfg(Fork::LATEST), runner),
-            number,
-            500_000,
-        );
+        run_number(&world, number, 500_000, runner);
     }
     wait_until("a compilation is under way", || watch.asked().len() == 1);
     assert_eq!(auto.statistics().queue, 29);

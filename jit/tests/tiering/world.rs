@@ -159,7 +159,7 @@ pub fn call(machine: &mut Machine<'_>, number: usize, gas_limit: u64) -> Seen {
             .state()
             .accounts()
             .get(&Address::ZERO)
-            .and_then(|account| account.info.as_ref())
+            .and_then(|account| account.info())
             .map_or(0, |info| info.nonce),
         chain_id: Some(1),
         ..TxEnv::default()
@@ -170,7 +170,7 @@ pub fn call(machine: &mut Machine<'_>, number: usize, gas_limit: u64) -> Seen {
         .iter()
         .flat_map(|(address, account)| {
             let slots = account.storage.iter();
-            slots.map(|(slot, value)| ((*address, *slot), value.present))
+            slots.map(|(slot, value)| ((*address, *slot), value.present()))
         })
         .collect();
     Seen(format!("{result:?}"), slots)
@@ -178,5 +178,16 @@ pub fn call(machine: &mut Machine<'_>, number: usize, gas_limit: u64) -> Seen {
 
 /// Calls contract 0 on a new machine.
 pub fn run(world: &World, gas_limit: u64, runner: Option<Arc<dyn FrameRunner>>) -> Seen {
-    call(&mut machine(world, cfg(Fork::LATEST), runner), 0, gas_limit)
+    run_number(world, 0, gas_limit, runner)
+}
+
+/// Calls a contract on a new machine.
+pub fn run_number(
+    world: &World,
+    number: usize,
+    gas_limit: u64,
+    runner: Option<Arc<dyn FrameRunner>>,
+) -> Seen {
+    let mut machine = machine(world, cfg(Fork::LATEST), runner);
+    call(&mut machine, number, gas_limit)
 }

@@ -4,14 +4,15 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use alloy_primitives::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use eyre::{WrapErr as _, bail, eyre};
-use zvm_jit::compiler::{Compiler, Level};
+use zvm_jit::compiler::{Compiler, Level, Options};
 use zvm_jit::explain::Step;
 use zvm_runtimes::detect::{self, Format};
 use zvm_runtimes::evm::Fork;
 
-use super::run::code_of;
+use super::run::{code_of, hex_bytes, watch};
 
 /// Tools for the compiler.
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,9 @@ pub struct ExplainArgs {
     /// How much is spent on the compilation.
     #[arg(long, value_enum, default_value_t)]
     level: LevelArg,
+    /// Call the code with this input first, by the interpreter, print the profile of what it did, and compile with that.
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes)]
+    calldata: Option<Bytes>,
     /// Rules of this fork.
     #[arg(long, default_value_t = Fork::Osaka)]
     fork: Fork,
@@ -81,14 +85,25 @@ impl ExplainArgs {
             LevelArg::Quick => Level::Quick,
             LevelArg::Full => Level::Full,
         };
+        let profile = self
+            .calldata
+            .map(|calldata| watch(located.code, self.fork, calldata))
+            .transpose()?;
+        let options = Options {
+            profile: profile.as_ref(),
+            ..Options::of(level)
+        };
         let explained = Compiler::new()?
-            .explain(located.code, self.fork.spec_id(), level)
+            .explain(located.code, self.fork.spec_id(), options)
             .wrap_err_with(|| self.file.display().to_string())?;
         let steps: Vec<Step> = match self.step {
             Some(step) => vec![step],
             None => Step::ALL.to_vec(),
         };
         let mut out = std::io::stdout().lock();
+        if let Some(profile) = &profile {
+            writeln!(out, "---- profile\n{}", profile.to_string().trim_end())?;
+        }
         for step in steps {
             let text = match self.at {
                 None => explained.step(step),

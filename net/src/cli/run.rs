@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use alloy_primitives::{
     Address, B256, Bytes, KECCAK256_EMPTY, TxKind, U256, address, hex, keccak256,
@@ -10,9 +11,10 @@ use alloy_primitives::{
 use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::simulate::revert_reason;
+use zvm_jit::profile::{Profile, Watcher};
 use zvm_net::profiling::Profiling;
 use zvm_runtimes::detect::{self, Format};
-use zvm_runtimes::evm::{Fork, Machine, ReadError, StateReader, cfg_env};
+use zvm_runtimes::evm::{Fork, FrameRunner, Machine, ReadError, StateReader, cfg_env};
 use zvm_runtimes::revm::bytecode::Bytecode;
 use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, TxEnv};
@@ -23,6 +25,9 @@ use super::tier::{Runner, TierArgs};
 
 /// Where the contract is put.
 const CONTRACT: Address = address!("000000000000000000000000000000000000c0de");
+
+/// Gas limit of a call if none is given.
+const GAS: u64 = 100_000_000;
 
 /// Runs one contract and prints what it did.
 #[derive(Debug, Args)]
@@ -36,7 +41,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "WEI", default_value = "0")]
     value: U256,
     /// Gas limit of the transaction that calls; the gas of the transaction itself is part of it.
-    #[arg(long, default_value_t = 100_000_000)]
+    #[arg(long, default_value_t = GAS)]
     gas: u64,
     /// Sender of the transaction.
     #[arg(
@@ -61,7 +66,7 @@ pub struct RunArgs {
     tier: TierArgs,
 }
 
-fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
+pub(super) fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
     hex::decode(text).map(Bytes::from)
 }
 
@@ -81,10 +86,7 @@ impl RunArgs {
                 located.format
             );
         }
-        let world = World {
-            code: Bytecode::new_legacy(located.code.to_vec().into()),
-            caller: self.caller,
-        };
+        let world = World::new(located.code, self.caller);
         let runner = self.tier.runner()?;
         let result = self.execute(&world, &runner)?;
         print(&result, &runner, &mut std::io::stdout().lock()).wrap_err("standard output")?;
@@ -97,18 +99,6 @@ impl RunArgs {
     }
 
     fn execute(&self, world: &World, runner: &Runner) -> eyre::Result<ExecutionResult> {
-        let mut cfg = cfg_env(self.fork, 1, self.fork.default_blob_params());
-        // The gas limit is the caller's choice here, not a rule of blocks (EIP-7825).
-        cfg.tx_gas_limit_cap = Some(u64::MAX);
-        cfg.disable_block_gas_limit = true;
-        let block = BlockEnv {
-            number: U256::from(1),
-            timestamp: U256::from(1),
-            gas_limit: self.gas,
-            basefee: 0,
-            prevrandao: (self.fork >= Fork::Paris).then_some(B256::ZERO),
-            ..BlockEnv::default()
-        };
         let tx = TxEnv {
             caller: self.caller,
             gas_limit: self.gas,
@@ -117,7 +107,7 @@ impl RunArgs {
             data: self.calldata.clone(),
             ..TxEnv::default()
         };
-        let mut machine = Machine::new(cfg, block, world);
+        let mut machine = world.machine(self.fork, self.gas);
         if let Some(frames) = runner.frames() {
             machine.set_runner(frames);
         }
@@ -131,6 +121,25 @@ impl RunArgs {
         tracer.finish().wrap_err("the trace")?;
         Ok(result)
     }
+}
+
+/// Calls a code with this input and watches what it does.
+pub(super) fn watch(code: &[u8], fork: Fork, calldata: Bytes) -> eyre::Result<Profile> {
+    let caller = Address::ZERO;
+    let world = World::new(code, caller);
+    let watcher = Arc::new(Watcher::new(world.code_hash()));
+    let mut machine = world.machine(fork, GAS);
+    machine.set_runner(Arc::clone(&watcher) as Arc<dyn FrameRunner>);
+    machine.execute(TxEnv {
+        caller,
+        gas_limit: GAS,
+        kind: TxKind::Call(CONTRACT),
+        data: calldata,
+        ..TxEnv::default()
+    })?;
+    drop(machine);
+    let watcher = Arc::into_inner(watcher).ok_or_else(|| eyre!("the call still runs"))?;
+    Ok(watcher.into_profile())
 }
 
 /// The code in a file: hex digits, with or without `0x` and white space, or the bytes as they are.
@@ -204,6 +213,30 @@ struct World {
 }
 
 impl World {
+    fn new(code: &[u8], caller: Address) -> Self {
+        Self {
+            code: Bytecode::new_legacy(code.to_vec().into()),
+            caller,
+        }
+    }
+
+    /// Executes on this state, in a block of its own.
+    fn machine(&self, fork: Fork, gas: u64) -> Machine<'_> {
+        let mut cfg = cfg_env(fork, 1, fork.default_blob_params());
+        // The gas limit is the caller's choice here, not a rule of blocks (EIP-7825).
+        cfg.tx_gas_limit_cap = Some(u64::MAX);
+        cfg.disable_block_gas_limit = true;
+        let block = BlockEnv {
+            number: U256::from(1),
+            timestamp: U256::from(1),
+            gas_limit: gas,
+            basefee: 0,
+            prevrandao: (fork >= Fork::Paris).then_some(B256::ZERO),
+            ..BlockEnv::default()
+        };
+        Machine::new(cfg, block, self)
+    }
+
     fn code_hash(&self) -> B256 {
         keccak256(self.code.original_byte_slice())
     }

@@ -41,6 +41,10 @@ pub struct TierArgs {
     /// Compilations that may wait.
     #[arg(long, default_value_t = tier::DEFAULT_QUEUE)]
     jit_queue: usize,
+    /// Count the instructions that native code and the interpreter execute, by what made it so. Native code is slower by
+    /// that, and not kept. With `--tier jit` they are counted unless `--jit-cache` is given.
+    #[arg(long, conflicts_with = "jit_cache")]
+    jit_count: bool,
     /// Folder where compiled code is kept for the next time.
     #[arg(long, value_name = "DIR")]
     jit_cache: Option<PathBuf>,
@@ -64,6 +68,7 @@ impl TierArgs {
             threads: self.jit_threads,
             memory: self.jit_memory,
             queue: self.jit_queue,
+            count: self.jit_count || self.tier == Tier::Jit && self.jit_cache.is_none(),
             ..Settings::default()
         };
         let settings = match self.tier {
@@ -111,10 +116,14 @@ impl Runner {
             report: &'r R,
             #[serde(skip_serializing_if = "Option::is_none")]
             jit: Option<Statistics>,
+            /// The part of all instructions that native code executed, if they are counted.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            native_share: Option<f64>,
         }
         Reported {
             report,
             jit: self.statistics(),
+            native_share: self.statistics().and_then(|counts| counts.native_share()),
         }
     }
 
@@ -159,10 +168,11 @@ pub fn of_node(settings: &zvm_net::settings::Settings) -> eyre::Result<Option<Ar
 
 /// What ran how, in a few lines.
 pub fn summary(counts: &Statistics) -> String {
-    format!(
+    let mut text = format!(
         "compiled {} codes quick in {} ms and {} full in {} ms, refused {}, loaded {}; {} units of {} bytes from {} in use, {} \
-         evicted\nnative code entered {} times, left {} instructions to the interpreter; {} runs of frames native, {} \
-         interpreted, {} of them picked up by native code; gas {} native, {} interpreted",
+         evicted, {} compiled again without an assumption, {} given up\nnative code entered {} times, left {} instructions to \
+         the interpreter; {} runs of frames native, {} interpreted, {} of them picked up by native code; gas {} native, {} \
+         interpreted",
         counts.compiled_quick,
         counts.compile_quick_us / 1_000,
         counts.compiled_full,
@@ -173,6 +183,8 @@ pub fn summary(counts: &Statistics) -> String {
         counts.native_bytes,
         counts.bytecode_bytes,
         counts.evicted,
+        counts.distrusted,
+        counts.given_up + counts.slower,
         counts.entries,
         counts.left,
         counts.native,
@@ -180,7 +192,33 @@ pub fn summary(counts: &Statistics) -> String {
         counts.picked_up,
         counts.native_gas,
         counts.interpreted_gas,
-    )
+    );
+    // What is not zero, by its name in the JSON.
+    let table = |prefix: &str| -> String {
+        let fields = counts.fields().filter_map(|field| {
+            let kind = field.name.strip_prefix(prefix)?;
+            (field.value > 0).then(|| format!(" {kind} {}", field.value))
+        });
+        fields.collect()
+    };
+    let left = table("left_");
+    if !left.is_empty() {
+        text += &format!("\nnative code left, times by reason:{left}");
+    }
+    if let Some(share) = counts.native_share() {
+        text += &format!(
+            "\n{} instructions native ({} of them by calls back), {} interpreted: {:.3} % native",
+            counts.native_instructions,
+            counts.called_instructions,
+            counts.interpreted_instructions,
+            100.0 * share,
+        );
+        let steps = table("steps_");
+        if !steps.is_empty() {
+            text += &format!("\ninterpreted, instructions by reason:{steps}");
+        }
+    }
+    text
 }
 
 fn open_store(folder: &Path) -> eyre::Result<DiskCache> {

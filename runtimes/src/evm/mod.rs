@@ -15,12 +15,12 @@ mod state;
 mod workspace;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
-pub use journal::{BlockJournal, sload_warm};
+pub use journal::{BlockJournal, LoadedAccount, sload_warm};
 pub use keccak::keccak256;
 pub use machine::{
     Context, FrameRunner, Instructions, Machine, MachineError, SYSTEM_ADDRESS, SYSTEM_CALL_GAS,
     cfg_env,
 };
 pub use state::{
-    AccountState, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
+    AccountState, Accounts, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
 };

@@ -6,7 +6,11 @@ use alloy_primitives::map::{AddressMap, B256Map, Entry, HashMap, HashSet};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database};
-use revm::state::{Account, AccountInfo, EvmStorageSlot};
+use revm::state::{AccountInfo, TransactionId};
+
+mod accounts;
+
+pub use accounts::{AccountState, Accounts, Slot};
 
 /// Reads of the state before a block. Implementations are views of one moment and never change while they are used.
 pub trait StateReader {
@@ -60,55 +64,6 @@ impl StateReader for EmptyReader {
     }
 }
 
-/// A storage slot as the block has seen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    /// Value before the block.
-    pub original: U256,
-    /// Value now.
-    pub present: U256,
-    /// Some transaction of the block changed it, even if a later one changed it back.
-    pub written: bool,
-}
-
-/// An account as the block has seen it.
-#[derive(Debug, Clone)]
-pub struct AccountState {
-    /// The account before the block.
-    pub original: Option<AccountInfo>,
-    /// The account now; `None` where it does not exist.
-    pub info: Option<AccountInfo>,
-    /// Slots read or written by the block.
-    pub storage: HashMap<U256, Slot>,
-    /// The storage from before the block is gone (the account was created, destroyed or cleared in the block), so slots
-    /// not in `storage` are zero.
-    pub wiped: bool,
-    /// Some transaction of the block touched the account in the sense of EIP-161.
-    pub touched: bool,
-}
-
-impl AccountState {
-    fn loaded(info: Option<AccountInfo>) -> Self {
-        Self {
-            original: info.clone(),
-            info,
-            storage: HashMap::default(),
-            wiped: false,
-            touched: false,
-        }
-    }
-
-    fn write(&mut self, key: U256, slot: &EvmStorageSlot) {
-        let entry = self.storage.entry(key).or_insert(Slot {
-            original: slot.original_value,
-            present: slot.original_value,
-            written: false,
-        });
-        entry.present = slot.present_value;
-        entry.written = true;
-    }
-}
-
 /// What has happened to an account since [`BlockState::take_recent`] was called last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecentChange {
@@ -127,14 +82,15 @@ impl RecentChange {
 
 /// The changes of the transactions executed so far on top of a [`StateReader`].
 pub struct BlockState<'a> {
-    reader: &'a dyn StateReader,
-    /// Boxed: an entry is moved whenever the table grows, and most blocks fill it from empty.
-    accounts: AddressMap<Box<AccountState>>,
+    pub(super) reader: &'a dyn StateReader,
+    pub(super) accounts: Accounts,
     /// Code deployed or loaded in this block.
     codes: B256Map<Bytecode>,
     block_hashes: HashMap<u64, B256>,
     /// Kept only once it was asked for: most blocks have no use for it.
     recent: Option<AddressMap<RecentChange>>,
+    /// The transaction under way. What carries another number is cold (EIP-2929).
+    pub(super) transaction: TransactionId,
 }
 
 impl fmt::Debug for BlockState<'_> {
@@ -148,17 +104,21 @@ impl fmt::Debug for BlockState<'_> {
 impl<'a> BlockState<'a> {
     /// An unchanged view of `reader`.
     pub fn new(reader: &'a dyn StateReader) -> Self {
+        let mut transaction = TransactionId::ZERO;
+        // Zero is what an account that no transaction has seen carries.
+        transaction.increment();
         Self {
             reader,
-            accounts: AddressMap::default(),
+            accounts: Accounts::default(),
             codes: B256Map::default(),
             block_hashes: HashMap::default(),
             recent: None,
+            transaction,
         }
     }
 
-    /// Every account the block has read or written.
-    pub fn accounts(&self) -> &AddressMap<Box<AccountState>> {
+    /// Every account the block has read or written. Between transactions.
+    pub fn accounts(&self) -> &Accounts {
         &self.accounts
     }
 
@@ -187,20 +147,83 @@ impl<'a> BlockState<'a> {
             .collect()
     }
 
-    fn load(&mut self, address: Address) -> Result<&mut AccountState, ReadError> {
-        match self.accounts.entry(address) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let info = self.reader.account(&address)?;
-                Ok(entry.insert(Box::new(AccountState::loaded(info))))
+    /// The number of the account, which is read from below if the block has not seen it.
+    #[inline]
+    pub(super) fn load(&mut self, address: Address) -> Result<u32, ReadError> {
+        match self.accounts.find(&address) {
+            Some(at) => Ok(at),
+            None => self.read(address),
+        }
+    }
+
+    #[cold]
+    fn read(&mut self, address: Address) -> Result<u32, ReadError> {
+        let info = self.reader.account(&address)?;
+        Ok(self.accounts.add(AccountState::loaded(address, info)))
+    }
+
+    /// Makes the code of an account present.
+    #[inline]
+    pub(super) fn load_code(&mut self, at: u32) -> Result<(), ReadError> {
+        let info = &self.accounts.at(at).live.info;
+        if info.code.is_some() {
+            return Ok(());
+        }
+        let code = self.code(info.code_hash)?;
+        self.accounts.at_mut(at).live.info.code = Some(code);
+        Ok(())
+    }
+
+    fn code(&mut self, hash: B256) -> Result<Bytecode, ReadError> {
+        if hash == KECCAK256_EMPTY {
+            return Ok(Bytecode::default());
+        }
+        match self.codes.entry(hash) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(entry) => Ok(entry.insert(self.reader.code(&hash)?).clone()),
+        }
+    }
+
+    /// Remembers the code that a transaction gave to an account.
+    pub(super) fn keep_code(&mut self, at: u32) {
+        let info = &self.accounts.at(at).live.info;
+        if let Some(code) = info.code.as_ref().filter(|code| !code.is_empty()) {
+            self.codes
+                .entry(info.code_hash)
+                .or_insert_with(|| code.clone());
+        }
+    }
+
+    /// Tells [`BlockState::take_recent`] of an account, and whether it lost its storage.
+    pub(super) fn note_recent(&mut self, at: u32, wiped: bool) {
+        if let Some(recent) = &mut self.recent {
+            let recent = recent.entry(self.accounts.at(at).address).or_default();
+            if wiped {
+                recent.wipe();
             }
+        }
+    }
+
+    /// Ends the transaction's writing to a slot, if the slot has another value than before it.
+    pub(super) fn settle_slot(&mut self, at: u32, key: U256) {
+        let account = self.accounts.at_mut(at);
+        let Some(slot) = account.storage.get_mut(&key) else {
+            return;
+        };
+        if !slot.live.is_changed() {
+            return;
+        }
+        slot.written = true;
+        if let Some(recent) = &mut self.recent {
+            recent.entry(account.address).or_default().slots.insert(key);
         }
     }
 
     /// Whether the account has a non-zero storage slot (EIP-7610).
     pub fn has_storage(&mut self, address: Address) -> Result<bool, ReadError> {
         if let Some(account) = self.accounts.get(&address) {
-            if account.storage.values().any(|slot| !slot.present.is_zero()) {
+            let mut slots = account.storage.values();
+            if slots.any(|slot| !slot.present().is_zero()) {
                 return Ok(true);
             }
             // A slot below may have been cleared by the block. Only accounts without code and nonce are asked about, and
@@ -214,7 +237,8 @@ impl<'a> BlockState<'a> {
 
     /// Whether the account has code.
     pub fn has_code(&mut self, address: Address) -> Result<bool, ReadError> {
-        let info = self.load(address)?.info.as_ref();
+        let at = self.load(address)?;
+        let info = self.accounts.at(at).info();
         Ok(info.is_some_and(|info| info.code_hash != KECCAK256_EMPTY))
     }
 
@@ -227,22 +251,17 @@ impl<'a> BlockState<'a> {
         amount: U256,
         clear_empty: bool,
     ) -> Result<(), ReadError> {
-        let account = self.load(address)?;
+        let at = self.load(address)?;
+        let account = self.accounts.at_mut(at);
         account.touched = true;
-        let info = account.info.get_or_insert_default();
+        account.exist();
+        let info = &mut account.live.info;
         info.balance = info.balance.saturating_add(amount);
-        if clear_empty && info.is_empty() {
-            account.info = None;
-            account.storage.clear();
-            account.wiped = true;
+        let ends = clear_empty && info.is_empty();
+        if ends {
+            account.end();
         }
-        let wiped = account.info.is_none();
-        if let Some(recent) = &mut self.recent {
-            let recent = recent.entry(address).or_default();
-            if wiped {
-                recent.wipe();
-            }
-        }
+        self.note_recent(at, ends);
         Ok(())
     }
 
@@ -250,139 +269,42 @@ impl<'a> BlockState<'a> {
     ///
     /// Like [`BlockState::credit`] this creates a missing account, which `clear_empty` then removes again (EIP-161).
     pub fn drain(&mut self, address: Address, clear_empty: bool) -> Result<U256, ReadError> {
-        let info = self.load(address)?.info.as_mut();
-        let drained = info.map(|info| core::mem::take(&mut info.balance));
+        let at = self.load(address)?;
+        let drained = core::mem::take(&mut self.accounts.at_mut(at).live.info.balance);
         self.credit(address, U256::ZERO, clear_empty)?;
-        Ok(drained.unwrap_or_default())
+        Ok(drained)
     }
 
-    /// Applies what one transaction did to an account that was there before and is there after it, its slots apart.
-    pub(super) fn update(&mut self, address: Address, info: &AccountInfo) {
-        let state = self
-            .accounts
-            .entry(address)
-            .or_insert_with(|| Box::new(AccountState::loaded(None)));
-        state.touched = true;
-        if let Some(recent) = &mut self.recent {
-            recent.entry(address).or_default();
-        }
-        match &mut state.info {
-            Some(known) if known.code_hash == info.code_hash => {
-                known.balance = info.balance;
-                known.nonce = info.nonce;
-            }
-            other => {
-                if let Some(code) = info.code.as_ref().filter(|code| !code.is_empty()) {
-                    self.codes
-                        .entry(info.code_hash)
-                        .or_insert_with(|| code.clone());
-                }
-                *other = Some(info.clone());
-            }
-        }
-    }
-
-    /// Applies a slot that a transaction wrote, of an account that [`BlockState::update`] has seen.
-    pub(super) fn apply_slot(&mut self, address: Address, key: U256, slot: &EvmStorageSlot) {
-        if !slot.is_changed() {
-            return;
-        }
-        let Some(state) = self.accounts.get_mut(&address) else {
-            return;
-        };
-        state.write(key, slot);
-        if let Some(recent) = &mut self.recent {
-            recent.entry(address).or_default().slots.insert(key);
-        }
-    }
-
-    /// Applies what one transaction left in the journal. Untouched accounts are only loads and change nothing.
-    pub(super) fn apply(&mut self, address: Address, account: &mut Account) {
-        if !account.is_touched() {
-            return;
-        }
-        let state = self
-            .accounts
-            .entry(address)
-            .or_insert_with(|| Box::new(AccountState::loaded(None)));
-        state.touched = true;
-        let mut recent = self
-            .recent
-            .as_mut()
-            .map(|recent| recent.entry(address).or_default());
-        let ends = account.is_selfdestructed() || (account.is_empty() && !account.is_created());
-        if ends || account.is_created() {
-            state.storage.clear();
-            state.wiped = true;
-            if let Some(recent) = &mut recent {
-                recent.wipe();
-            }
-        }
-        if ends {
-            state.info = None;
-            return;
-        }
-        if account.info.code_hash != KECCAK256_EMPTY
-            && let Some(code) = account.info.code.as_ref()
-            && state
-                .info
-                .as_ref()
-                .is_none_or(|info| info.code_hash != account.info.code_hash)
-        {
-            self.codes
-                .entry(account.info.code_hash)
-                .or_insert_with(|| code.clone());
-        }
-        match &mut state.info {
-            // The journal's copy is about to go: exchange instead of building an empty one.
-            Some(info) => core::mem::swap(info, &mut account.info),
-            none => *none = Some(core::mem::take(&mut account.info)),
-        }
-        for (key, slot) in account.storage.drain() {
-            if !slot.is_changed() {
-                continue;
-            }
-            state.write(key, &slot);
-            if let Some(recent) = &mut recent {
-                recent.slots.insert(key);
-            }
+    /// The value of a slot that the block has not seen.
+    pub(super) fn read_slot(&self, at: u32, key: &U256) -> Result<U256, ReadError> {
+        let account = self.accounts.at(at);
+        if account.is_blank() {
+            Ok(U256::ZERO)
+        } else {
+            self.reader.storage(&account.address, key)
         }
     }
 }
 
+/// What revm asks of a journal's database. The journal itself works on the accounts and asks for block hashes only.
 impl Database for BlockState<'_> {
     type Error = ReadError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, ReadError> {
-        self.load(address).map(|account| account.info.clone())
+        let at = self.load(address)?;
+        Ok(self.accounts.at(at).info().cloned())
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, ReadError> {
-        match self.codes.entry(code_hash) {
-            Entry::Occupied(entry) => Ok(entry.get().clone()),
-            Entry::Vacant(entry) => Ok(entry.insert(self.reader.code(&code_hash)?).clone()),
-        }
+        self.code(code_hash)
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, ReadError> {
-        let reader = self.reader;
-        let account = self.load(address)?;
-        match account.storage.entry(slot) {
-            Entry::Occupied(entry) => Ok(entry.get().present),
-            Entry::Vacant(entry) => {
-                let value = if account.wiped || account.original.is_none() {
-                    U256::ZERO
-                } else {
-                    reader.storage(&address, &slot)?
-                };
-                entry.insert(Slot {
-                    original: value,
-                    present: value,
-                    written: false,
-                });
-                Ok(value)
-            }
+        let at = self.load(address)?;
+        if let Some(slot) = self.accounts.at(at).storage.get(&slot) {
+            return Ok(slot.present());
         }
+        self.read_slot(at, &slot)
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, ReadError> {
@@ -404,11 +326,11 @@ mod tests {
         assert_eq!(state.drain(missing, false).unwrap(), U256::ZERO);
         let account = &state.accounts()[&missing];
         assert!(account.touched);
-        assert_eq!(account.info, Some(AccountInfo::default()));
+        assert_eq!(account.info(), Some(&AccountInfo::default()));
 
         let mut state = BlockState::new(&EmptyReader);
         assert_eq!(state.drain(missing, true).unwrap(), U256::ZERO);
-        assert_eq!(state.accounts()[&missing].info, None);
+        assert_eq!(state.accounts()[&missing].info(), None);
     }
 
     #[test]
@@ -418,7 +340,7 @@ mod tests {
             let mut state = BlockState::new(&EmptyReader);
             state.credit(rich, U256::from(5), clear_empty).unwrap();
             assert_eq!(state.drain(rich, clear_empty).unwrap(), U256::from(5));
-            assert_eq!(state.accounts()[&rich].info, left);
+            assert_eq!(state.accounts()[&rich].info().cloned(), left);
         }
     }
 }
