@@ -279,10 +279,10 @@ settings! {
     database_path / "ZVM_DATABASE_PATH": PathBuf = PathBuf::from("./zvm-data");
     /// Blocks before the head whose states can be read, or archive for all [default: 90000].
     #[flag(value_name = "BLOCKS|archive")]
-    state_history / "ZVM_STATE_HISTORY": Kept = Kept(Some(zvm_storage::Retention::DEFAULT_STATE));
+    state_history / "ZVM_STATE_HISTORY": Kept = zvm_storage::Retention::default().state.into();
     /// Blocks before the head whose bodies, receipts and indexes are kept, or archive for all [default: archive].
     #[flag(value_name = "BLOCKS|archive")]
-    block_history / "ZVM_BLOCK_HISTORY": Kept = Kept(None);
+    block_history / "ZVM_BLOCK_HISTORY": Kept = zvm_storage::Retention::default().blocks.into();
     /// Address to listen on [default: 127.0.0.1].
     bind / "ZVM_BIND": IpAddr = IpAddr::from([127, 0, 0, 1]);
     /// Port of JSON-RPC over HTTP and WebSocket; 0 takes a free one [default: 8545].

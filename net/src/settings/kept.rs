@@ -9,6 +9,21 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "Stated", into = "Stated")]
 pub struct Kept(pub Option<u64>);
 
+impl From<Option<u64>> for Kept {
+    fn from(blocks: Option<u64>) -> Self {
+        Self(blocks)
+    }
+}
+
+impl core::fmt::Display for Kept {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(blocks) => blocks.fmt(f),
+            None => f.write_str("archive"),
+        }
+    }
+}
+
 /// The text is neither a number nor `archive`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a number of blocks nor archive")]
@@ -62,6 +77,9 @@ mod tests {
     fn it_is_a_number_or_archive() {
         assert_eq!("archive".parse(), Ok(Kept(None)));
         assert_eq!("90000".parse(), Ok(Kept(Some(90_000))));
+        for kept in [Kept(None), Kept(Some(7))] {
+            assert_eq!(kept.to_string().parse(), Ok(kept));
+        }
         assert!("all".parse::<Kept>().is_err() && "-1".parse::<Kept>().is_err());
     }
 }

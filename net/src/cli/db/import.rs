@@ -9,7 +9,8 @@ use std::sync::Arc;
 use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::chain::Chain;
-use zvm_storage::{EXPORT_MAGIC, LmdbOptions, LmdbStore};
+use zvm_net::settings::Kept;
+use zvm_storage::{EXPORT_MAGIC, LmdbOptions, LmdbStore, Retention};
 
 use super::Folder;
 use crate::cli::server::read_genesis;
@@ -20,6 +21,12 @@ pub struct ImportArgs {
     /// Genesis file of the chain, in geth's format; for a file of blocks.
     #[arg(long, value_name = "FILE.json")]
     genesis: Option<PathBuf>,
+    /// Of a file of blocks: blocks before the head whose states can be read, or archive for all.
+    #[arg(long, value_name = "BLOCKS|archive", default_value_t = Retention::default().state.into())]
+    state_history: Kept,
+    /// Of a file of blocks: blocks before the head whose bodies, receipts and indexes are kept, or archive for all.
+    #[arg(long, value_name = "BLOCKS|archive", default_value_t = Retention::default().blocks.into())]
+    block_history: Kept,
     /// Of an export: not there or empty; of a file of blocks: made if it is not there.
     #[command(flatten)]
     folder: Folder,
@@ -56,7 +63,10 @@ impl ImportArgs {
         let mut file = Vec::new();
         input.read_to_end(&mut file).map_err(named)?;
         let store = LmdbStore::open(LmdbOptions::new(&self.folder.path))?;
-        let chain = Chain::open(Arc::new(store), &genesis)?;
+        let chain = Chain::open(Arc::new(store), &genesis)?.with_retention(Retention {
+            state: self.state_history.0,
+            blocks: self.block_history.0,
+        });
         let imported = import(&chain, &file).wrap_err_with(|| self.file.display().to_string());
         let head = chain.head();
         writeln!(out, "head {} {}", head.header.number, head.hash)?;
