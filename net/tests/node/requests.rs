@@ -153,7 +153,10 @@ fn errors_have_the_codes_and_texts_clients_look_for() {
     assert_eq!(server.result("eth_call", same), word(0));
 
     let (code, text) = server.error("eth_getBalance", json!([ALICE, "0x99"]));
-    assert!(code == -32000 && text == "header not found", "{code} {text}");
+    assert!(
+        code == -32000 && text == "header not found",
+        "{code} {text}"
+    );
     let (code, text) = server.error(
         "eth_sendTransaction",
         json!([{ "from": contract, "to": BOB }]),
