@@ -9,13 +9,14 @@ use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 use zvm_runtimes::evm::{Fork, FrameRunner};
-use zvm_storage::{Batch, BlockRecord, Snapshot, Store, StoreError, StoredReceipt};
+use zvm_storage::{Batch, BlockRecord, Retention, Snapshot, Store, StoreError, StoredReceipt};
 
 use crate::builder::{BlockTemplate, Skipped, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
 use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
+use crate::history;
 use crate::ommers::validate_ommers;
 use crate::receipt::receipts_root;
 use crate::roots::{BlockRoot, SnapshotRoots};
@@ -26,7 +27,7 @@ use crate::view::{CodeCache, StateView};
 pub type TxBlock = Block<Tx>;
 
 /// Meta key of the total difficulty of the head, 32 bytes big-endian.
-const TOTAL_DIFFICULTY: &str = "total_difficulty";
+pub(crate) const TOTAL_DIFFICULTY: &str = "total_difficulty";
 
 /// A block cannot join the chain, or the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,7 @@ pub struct Chain {
     writer: Mutex<()>,
     /// Runs frames in place of the interpreter's loop.
     runner: Option<Arc<dyn FrameRunner>>,
+    retention: Retention,
 }
 
 impl core::fmt::Debug for Chain {
@@ -159,7 +161,15 @@ impl Chain {
             head: RwLock::new(head),
             writer: Mutex::new(()),
             runner: None,
+            retention: Retention::default(),
         })
+    }
+
+    /// Keeps as much of past blocks as `retention` says; without this, [`Retention::default`].
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
     }
 
     /// Runs the frames of imported and built blocks, and of calls on them, by `runner`.
@@ -202,6 +212,19 @@ impl Chain {
     /// Analysed code, for readers of snapshots.
     pub fn codes(&self) -> &CodeCache {
         &self.codes
+    }
+
+    /// Takes the blocks after block `to` back. Returns how many there were.
+    ///
+    /// Snapshots taken before go on showing them.
+    pub fn unwind(&self, to: u64) -> Result<u64, ChainError> {
+        let _writer = self.writer.lock();
+        let taken = history::unwind(&*self.store, to);
+        // Also when it ended on the way.
+        if let Some(head) = read_head(&*self.store.snapshot()?)? {
+            *self.head.write() = head;
+        }
+        Ok(taken?)
     }
 
     /// The fork of a block that follows `head` at `timestamp`.
@@ -254,8 +277,7 @@ impl Chain {
             Ok(true)
         })?;
         settled.outcome.compare(header)?;
-        drop(snapshot);
-        self.append(&head, settled, block, senders)
+        self.append(&head, snapshot, settled, block, senders)
     }
 
     /// Builds a block on top of the head from the transactions `source` offers and makes it durable.
@@ -310,8 +332,7 @@ impl Chain {
             alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
         // The source decides how many bytes there are; a block every other node refuses must not become the head.
         header::validate_body(fork, &header, &body)?;
-        drop(snapshot);
-        self.append(&head, settled, Block { header, body }, senders)
+        self.append(&head, snapshot, settled, Block { header, body }, senders)
     }
 
     /// Executes a block on top of `snapshot`: `next` does its next transaction, and says `false` when there is none.
@@ -356,6 +377,7 @@ impl Chain {
     fn append(
         &self,
         head: &Head,
+        snapshot: Box<dyn Snapshot + '_>,
         settled: Settled,
         block: TxBlock,
         senders: Vec<Address>,
@@ -364,7 +386,14 @@ impl Chain {
         let Settled {
             batch, receipts, ..
         } = settled;
-        self.commit(head, batch, &block, hash, &receipts, &senders)?;
+        let record = BlockRecord {
+            header: &block.header,
+            hash,
+            body: &block.body,
+            receipts: &receipts,
+            senders: &senders,
+        };
+        self.commit(head, snapshot, batch, &record)?;
         Ok(Imported {
             block,
             hash,
@@ -373,23 +402,17 @@ impl Chain {
         })
     }
 
+    /// Makes the block with the state changes in `batch`, which were made on `snapshot`, the head.
     fn commit(
         &self,
         parent: &Head,
+        snapshot: Box<dyn Snapshot + '_>,
         mut batch: Batch,
-        block: &TxBlock,
-        hash: B256,
-        receipts: &[StoredReceipt],
-        senders: &[Address],
+        block: &BlockRecord<'_>,
     ) -> Result<(), ChainError> {
-        let record = BlockRecord {
-            header: &block.header,
-            hash,
-            body: &block.body,
-            receipts,
-            senders,
-        };
-        zvm_storage::put_block(&mut batch, &record)?;
+        history::record_block(&*snapshot, &mut batch, block, &self.retention)?;
+        // A store does not grow while its writer holds a snapshot.
+        drop(snapshot);
         let total_difficulty = parent
             .total_difficulty
             .saturating_add(block.header.difficulty);
@@ -401,7 +424,7 @@ impl Chain {
         self.store.commit(&batch)?;
         *self.head.write() = Head {
             header: Arc::new(block.header.clone()),
-            hash,
+            hash: block.hash,
             total_difficulty,
         };
         Ok(())
@@ -415,9 +438,7 @@ fn read_head(snapshot: &dyn Snapshot) -> Result<Option<Head>, StoreError> {
     let Some(header) = zvm_storage::header(snapshot, number)? else {
         return Ok(None);
     };
-    let total_difficulty = zvm_storage::get_meta(snapshot, TOTAL_DIFFICULTY)?
-        .and_then(|bytes| U256::try_from_be_slice(&bytes))
-        .unwrap_or_default();
+    let total_difficulty = history::total_difficulty(snapshot)?.unwrap_or_default();
     Ok(Some(Head {
         header: Arc::new(header),
         hash,
@@ -466,7 +487,8 @@ fn write_genesis(
     hash: B256,
 ) -> Result<(), ChainError> {
     let mut batch = Batch::new();
-    let state_root = zvm_storage::apply_state(&*store.snapshot()?, &genesis.state, &mut batch)?;
+    let snapshot = store.snapshot()?;
+    let state_root = zvm_storage::apply_state(&*snapshot, &genesis.state, &mut batch)?;
     debug_assert_eq!(state_root, header.state_root);
     let body = BlockBody {
         transactions: Vec::new(),
@@ -480,7 +502,8 @@ fn write_genesis(
         receipts: &[],
         senders: &[],
     };
-    zvm_storage::put_block(&mut batch, &record)?;
+    history::record_block(&*snapshot, &mut batch, &record, &Retention::default())?;
+    drop(snapshot);
     zvm_storage::put_meta(
         &mut batch,
         TOTAL_DIFFICULTY,

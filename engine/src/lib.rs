@@ -8,6 +8,7 @@ pub mod difficulty;
 pub mod executor;
 pub mod genesis;
 pub mod header;
+pub mod history;
 pub mod node;
 pub mod ommers;
 pub mod pool;

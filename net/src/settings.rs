@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::profiling::Profiling;
 
+mod kept;
+
+pub use kept::{Kept, KeptError};
+
 /// What stores the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
@@ -273,6 +277,12 @@ settings! {
     /// Folder of the store [default: ./zvm-data].
     #[flag(value_name = "DIR")]
     database_path / "ZVM_DATABASE_PATH": PathBuf = PathBuf::from("./zvm-data");
+    /// Blocks before the head whose states can be read, or archive for all [default: 90000].
+    #[flag(value_name = "BLOCKS|archive")]
+    state_history / "ZVM_STATE_HISTORY": Kept = zvm_storage::Retention::default().state.into();
+    /// Blocks before the head whose bodies, receipts and indexes are kept, or archive for all [default: archive].
+    #[flag(value_name = "BLOCKS|archive")]
+    block_history / "ZVM_BLOCK_HISTORY": Kept = zvm_storage::Retention::default().blocks.into();
     /// Address to listen on [default: 127.0.0.1].
     bind / "ZVM_BIND": IpAddr = IpAddr::from([127, 0, 0, 1]);
     /// Port of JSON-RPC over HTTP and WebSocket; 0 takes a free one [default: 8545].
@@ -331,6 +341,10 @@ settings! {
     rpc_gas_cap / "ZVM_RPC_GAS_CAP": u64 = zvm_engine::simulate::DEFAULT_GAS_CAP;
     /// Most logs one eth_getLogs answers [default: 10000].
     rpc_max_logs / "ZVM_RPC_MAX_LOGS": usize = 10_000;
+    /// Most transactions one list by address answers [default: 1000].
+    rpc_max_transactions / "ZVM_RPC_MAX_TRANSACTIONS": usize = 1_000;
+    /// Most changes of accounts and slots that eth_getProof takes back for a past block [default: 4000000].
+    rpc_max_proof_changes / "ZVM_RPC_MAX_PROOF_CHANGES": u64 = zvm_storage::DEFAULT_PROOF_CHANGES;
     /// Bytes of the largest request [default: 20971520].
     rpc_max_request_bytes / "ZVM_RPC_MAX_REQUEST_BYTES": u32 = 20 << 20;
     /// Bytes of the largest answer [default: 167772160].

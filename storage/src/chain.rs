@@ -1,5 +1,6 @@
-//! Blocks in the chain tables: headers, bodies, receipts and the indexes by hash.
+//! Blocks in the chain tables: headers, bodies, receipts and the indexes.
 
+use crate::index::{self, Indexed};
 use crate::meta::put_head;
 use crate::{Batch, Snapshot, StoreError, StoredReceipt, Table, head};
 use alloy_consensus::{BlockBody, EthereumTxEnvelope, Header, TxEip4844};
@@ -76,6 +77,15 @@ pub fn put_block(batch: &mut Batch, block: &BlockRecord<'_>) -> Result<(), Store
             location,
         );
     }
+    let indexed = Indexed {
+        number,
+        body: block.body,
+        receipts: block.receipts,
+        senders: block.senders,
+    };
+    for (table, key, value) in index::entries(&indexed) {
+        batch.put(table, key, value);
+    }
     put_head(batch, number, block.hash);
     Ok(())
 }
@@ -93,22 +103,45 @@ pub fn remove_block(
     let Some((hash, header)) = sealed_header(snapshot, number)? else {
         return Ok(None);
     };
-    let key = number.to_be_bytes();
-    if let Some(body) = body(snapshot, number)? {
-        for transaction in &body.transactions {
-            batch.delete(Table::Transactions, transaction.tx_hash().as_slice());
-        }
-    }
+    remove_body(snapshot, number, batch)?;
     batch.delete(Table::BlockNumbers, hash.as_slice());
-    for table in [Table::Headers, Table::Bodies, Table::Receipts] {
-        batch.delete(table, key);
-    }
+    batch.delete(Table::Headers, number.to_be_bytes());
     if head(snapshot)? == Some((number, hash))
         && let Some(parent) = number.checked_sub(1)
     {
         put_head(batch, parent, header.parent_hash);
     }
     Ok(Some(hash))
+}
+
+/// Takes the body and the receipts of the block of this number out of the tables, with what the indexes have of them.
+pub(crate) fn remove_body(
+    snapshot: &dyn Snapshot,
+    number: BlockNumber,
+    batch: &mut Batch,
+) -> Result<(), StoreError> {
+    let key = number.to_be_bytes();
+    if let (Some(body), Some(senders), Some(receipts)) = (
+        body(snapshot, number)?,
+        senders(snapshot, number)?,
+        receipts(snapshot, number)?,
+    ) {
+        for transaction in &body.transactions {
+            batch.delete(Table::Transactions, transaction.tx_hash().as_slice());
+        }
+        let indexed = Indexed {
+            number,
+            body: &body,
+            receipts: &receipts,
+            senders: &senders,
+        };
+        for (table, key, _) in index::entries(&indexed) {
+            batch.delete(table, key);
+        }
+    }
+    batch.delete(Table::Bodies, key);
+    batch.delete(Table::Receipts, key);
+    Ok(())
 }
 
 /// Hash and header of the block of this number.

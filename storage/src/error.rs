@@ -42,7 +42,11 @@ pub enum StoreError {
         page: u64,
     },
     /// The store was written by another version of the schema.
-    #[error("the store at {} has schema version {found}, this build reads version {expected}", path.display())]
+    #[error(
+        "the store at {} has schema version {found}, this build reads version {expected}{}",
+        path.display(),
+        if found < expected { ": `zvm db migrate` brings it up" } else { "" }
+    )]
     SchemaVersion {
         /// Version in the store.
         found: u32,
@@ -122,6 +126,33 @@ pub enum StoreError {
         table: Table,
         /// Length of the key in bytes.
         len: usize,
+    },
+    /// What is asked for was never kept or is pruned.
+    #[error(
+        "the {what} of block {number} is not kept: this store has that of blocks {first} to {last}"
+    )]
+    NotRetained {
+        /// What is asked for.
+        what: &'static str,
+        /// The block.
+        number: u64,
+        /// First block it is kept of.
+        first: u64,
+        /// Last block it is kept of.
+        last: u64,
+    },
+    /// Trie nodes are kept of the head only.
+    #[error("trie nodes of past blocks are not stored; proofs at past blocks compute them")]
+    PastTrie,
+    /// A proof at a past block would have to look at more changes than it may.
+    #[error(
+        "a proof at block {number} would take back more than {limit} changes: ask for a later block or raise the limit"
+    )]
+    ProofTooFar {
+        /// The block.
+        number: u64,
+        /// Changes a proof may take back.
+        limit: u64,
     },
     /// The parts of a block do not fit each other.
     #[error("block {number} does not fit together: {reason}")]

@@ -4,12 +4,12 @@ use crate::{Batch, Snapshot, StoreError, Table};
 use alloy_primitives::{B256, Bytes};
 
 /// Version of the layouts in this crate. It changes whenever a table's key or value does.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Name of the schema version (4 bytes, big-endian).
 pub(crate) const SCHEMA: &[u8] = b"schema";
 /// Name of the chain head: block number (8, big-endian), block hash (32).
-const HEAD: &[u8] = b"head";
+pub(crate) const HEAD: &[u8] = b"head";
 /// Before a name that the node chose, so that it never meets one of the store's own.
 const NODE: &[u8] = b"node/";
 
@@ -33,8 +33,17 @@ pub fn get_meta(snapshot: &dyn Snapshot, name: &str) -> Result<Option<Bytes>, St
 
 /// Names `number` and `hash` as the head of the chain.
 pub fn put_head(batch: &mut Batch, number: u64, hash: B256) {
-    let value = [&number.to_be_bytes()[..], hash.as_slice()].concat();
-    batch.put(Table::Meta, HEAD, value);
+    batch.put(Table::Meta, HEAD, encode_head(number, hash));
+}
+
+/// The value under [`HEAD`].
+pub(crate) fn encode_head(number: u64, hash: B256) -> Vec<u8> {
+    [&number.to_be_bytes()[..], hash.as_slice()].concat()
+}
+
+/// Number of the head, 0 in an empty store.
+pub(crate) fn head_number(snapshot: &dyn Snapshot) -> Result<u64, StoreError> {
+    Ok(head(snapshot)?.map_or(0, |(number, _)| number))
 }
 
 /// Number and hash of the head of the chain, `None` in an empty store.

@@ -28,6 +28,20 @@ pub enum Table {
     BlockNumbers = 9,
     /// Places of transactions by transaction hash.
     Transactions = 10,
+    /// Accounts before the blocks that changed them, by address and block number.
+    AccountHistory = 11,
+    /// Slots before the blocks that changed them, by address, slot and block number.
+    StorageHistory = 12,
+    /// What a block changed: the keys of its history entries, by block number and part.
+    Changes = 13,
+    /// Transactions by sender and by recipient.
+    AddressTransactions = 14,
+    /// Where logs are, by address or topic and block number.
+    LogPostings = 15,
+    /// Deployments of contracts, by address, the latest first.
+    Contracts = 16,
+    /// ABIs by code hash.
+    Abis = 17,
 }
 
 /// What a table is called and what it holds.
@@ -115,11 +129,48 @@ pub const TABLES: [TableFacts; Table::COUNT] = [
         "transaction hash (32)",
         "block number (8, big-endian), index (4, big-endian)",
     ),
+    facts(
+        Table::AccountHistory,
+        "account_history",
+        "address (20), block number (8, big-endian)",
+        "account record before the block, empty if there was no account",
+    ),
+    facts(
+        Table::StorageHistory,
+        "storage_history",
+        "address (20), slot (32, big-endian), block number (8, big-endian)",
+        "value before the block (0 to 32, big-endian, no leading zero)",
+    ),
+    facts(
+        Table::Changes,
+        "changes",
+        "block number (8, big-endian), part (4, big-endian)",
+        "changed keys",
+    ),
+    facts(
+        Table::AddressTransactions,
+        "address_transactions",
+        "role (1), address (20), block number (8, big-endian), index (4, big-endian)",
+        "nothing",
+    ),
+    facts(
+        Table::LogPostings,
+        "log_postings",
+        "kind (1), address (20) or topic (32), block number (8, big-endian)",
+        "positions of the logs in the block (differences, LEB128)",
+    ),
+    facts(
+        Table::Contracts,
+        "contracts",
+        "address (20), complement of the block number (8, big-endian)",
+        "deployment record",
+    ),
+    facts(Table::Abis, "abis", "code hash (32)", "ABI (JSON)"),
 ];
 
 impl Table {
     /// How many tables there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 18;
 
     /// All tables in the order of their numbers.
     pub fn all() -> impl ExactSizeIterator<Item = Self> {

@@ -21,7 +21,7 @@ use zvm_net::rpc::{Rpc, RpcLimits};
 use zvm_net::server::Serving;
 use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Options, Settings};
 use zvm_runtimes::evm::{Fork, FrameRunner};
-use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Store};
+use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Retention, Store};
 
 use super::tier;
 
@@ -91,6 +91,8 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
     let limits = RpcLimits {
         gas_cap: settings.rpc_gas_cap,
         logs: settings.rpc_max_logs,
+        transactions: settings.rpc_max_transactions,
+        proof_changes: settings.rpc_max_proof_changes,
         concurrent: settings.rpc_max_concurrent,
     };
     let module = Rpc::new(Arc::clone(&node), accounts.clone(), limits).into_module()?;
@@ -173,6 +175,10 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
         DatabaseType::Lmdb => format!("the chain in {}", settings.database_path.display()),
         DatabaseType::Memory => "the chain in memory".to_owned(),
     })?;
+    let chain = chain.with_retention(Retention {
+        state: settings.state_history.0,
+        blocks: settings.block_history.0,
+    });
     if settings.has_genesis() {
         require_request_contracts(&chain)
             .wrap_err_with(|| settings.genesis.display().to_string())?;

@@ -3,9 +3,11 @@
 use alloy_primitives::{Address, B256, Bytes, Log, U256, hex};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{BlockOverrides, Filter, TransactionRequest};
+use alloy_serde::JsonStorageKey;
 use jsonrpsee::types::Params;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use zvm_storage::{LogQuery, TransactionLocation};
 
 use super::error::RpcError;
 
@@ -195,6 +197,64 @@ impl Arg for StorageKey {
     }
 }
 
+/// Storage keys of a proof: those of 32 bytes come back whole, shorter ones as numbers, as in geth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofKeys(pub Vec<JsonStorageKey>);
+
+/// Storage keys of one proof at most, as in geth.
+const MOST_PROOF_KEYS: usize = 1_024;
+
+impl Arg for ProofKeys {
+    fn from_json(value: Value) -> Result<Self, String> {
+        let Value::Array(keys) = value else {
+            return Err(format!("expected an array of storage keys, found {value}"));
+        };
+        if keys.len() > MOST_PROOF_KEYS {
+            return Err(format!(
+                "too many storage keys, want at most {MOST_PROOF_KEYS}"
+            ));
+        }
+        let read = |key: Value| {
+            let whole = key.as_str().is_some_and(|text| text.len() == 66);
+            let StorageKey(key) = StorageKey::from_json(key)?;
+            Ok(match whole {
+                true => JsonStorageKey::Hash(key.into()),
+                false => JsonStorageKey::Number(key),
+            })
+        };
+        keys.into_iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// Where a list of transactions goes on: `block`, and `index` in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub TransactionLocation);
+
+impl Cursor {
+    /// The beginning of the chain.
+    pub const START: Self = Self(TransactionLocation { block: 0, index: 0 });
+}
+
+impl Arg for Cursor {
+    fn from_json(mut value: Value) -> Result<Self, String> {
+        if !value.is_object() {
+            return Err(format!(
+                "expected an object with block and index, found {value}"
+            ));
+        }
+        let mut take = |name: &str| match value.get_mut(name).map(Value::take) {
+            None | Some(Value::Null) => Ok(0),
+            Some(value) => u64::from_json(value).map_err(|reason| format!("{name}: {reason}")),
+        };
+        let (block, index) = (take("block")?, take("index")?);
+        let index = u32::try_from(index).map_err(|_| "index: too large".to_owned())?;
+        Ok(Self(TransactionLocation { block, index }))
+    }
+}
+
 /// Fields of a transaction that are quantities.
 const QUANTITIES: [&str; 9] = [
     "gas",
@@ -238,6 +298,14 @@ pub struct LogFilter {
 }
 
 impl LogFilter {
+    /// What the index is asked for.
+    pub fn query(&self) -> LogQuery {
+        LogQuery {
+            addresses: self.filter.address.iter().copied().collect(),
+            topics: core::array::from_fn(|at| self.filter.topics[at].iter().copied().collect()),
+        }
+    }
+
     /// Whether a log is let through, its block aside.
     pub fn matches(&self, log: &Log) -> bool {
         log.topics().len() >= self.least_topics && self.filter.matches(log)

@@ -58,7 +58,12 @@ impl From<RpcError> for ErrorObjectOwned {
 
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            StoreError::NotRetained { .. } | StoreError::ProofTooFar { .. } => {
+                Self::Refused(error.to_string())
+            }
+            error => Self::Internal(error.to_string()),
+        }
     }
 }
 

@@ -18,11 +18,9 @@ fn prepare<'a>(
         state: args.optional::<StateOverride>(2)?,
         block: args.optional::<BlockOverrides>(3)?.map(Box::new),
     };
-    let view = rpc.view()?;
-    view.require_head(block)?;
+    let state = rpc.view()?.into_state(block)?;
     Ok((
-        // On what was just checked: another block may have become the head since.
-        Simulator::on(rpc.chain(), view.snapshot, rpc.limits.gas_cap)?,
+        Simulator::on(rpc.chain(), state, rpc.limits.gas_cap)?,
         request,
         overrides,
     ))

@@ -1,7 +1,7 @@
 //! The table of methods: registration and documentation come from it.
 
 use super::args::Args;
-use super::{Reply, Rpc, blocks, execute, fees, logs, other, send, state};
+use super::{Reply, Rpc, blocks, execute, fees, history, logs, other, send, state};
 
 /// A method.
 #[derive(Debug)]
@@ -96,6 +96,10 @@ pub const METHODS: &[Method] = &[
     blocking("eth_getUncleByBlockNumberAndIndex", 2, "block, index", "uncle or null", blocks::uncle_by_number),
     blocking("eth_getUncleByBlockHashAndIndex", 2, "hash, index", "uncle or null", blocks::uncle_by_hash),
     blocking("eth_getLogs", 1, "filter", "logs, up to `--rpc-max-logs`", logs::logs),
+    blocking("eth_getProof", 3, "address, storage keys, block?", "account with proofs of it and of slots (EIP-1186)", history::proof),
+    blocking("zvm_getTransactionsBySender", 3, "address, cursor?, count?", "transactions it signed, in the order of the chain, and the cursor of the next", history::by_sender),
+    blocking("zvm_getTransactionsByRecipient", 3, "address, cursor?, count?", "transactions that called or created it, likewise", history::by_recipient),
+    blocking("zvm_getContractInfo", 2, "address, block?", "format, code hash, size, deployment and ABI of a contract, or null", history::contract_info),
     now("net_version", 0, "", "chain id in decimal", other::net_version),
     now("net_listening", 0, "", "true", other::net_listening),
     now("net_peerCount", 0, "", "0", other::net_peer_count),

@@ -8,6 +8,7 @@ mod blocks;
 mod error;
 mod execute;
 mod fees;
+mod history;
 mod logs;
 mod methods;
 mod other;
@@ -30,7 +31,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use zvm_engine::chain::Chain;
 use zvm_engine::node::{Node, Notice};
 use zvm_engine::pool::Pooled;
-use zvm_storage::{Snapshot, StoreError, Table};
+use zvm_storage::{Snapshot, StateAt, StoreError, Table};
 
 pub use error::RpcError;
 pub use methods::{METHODS, Method};
@@ -53,6 +54,10 @@ pub struct RpcLimits {
     pub gas_cap: u64,
     /// Logs of one answer.
     pub logs: usize,
+    /// Transactions of one answer of a list by address.
+    pub transactions: usize,
+    /// Changes of accounts and slots that a proof at a past block takes back.
+    pub proof_changes: u64,
     /// Requests that execute or read the store at once.
     pub concurrent: usize,
 }
@@ -198,7 +203,7 @@ struct View<'a> {
     head_hash: B256,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
     fn snapshot(&self) -> &dyn Snapshot {
         &*self.snapshot
     }
@@ -221,21 +226,29 @@ impl View<'_> {
         }
     }
 
-    /// Checks that the state asked for is the one this node has.
-    fn require_head(&self, block: Option<BlockRef>) -> Result<(), RpcError> {
-        match self.resolve(block.unwrap_or(BlockRef::Tag(BlockTag::Head)))? {
-            Some(number) if number == self.head => Ok(()),
-            Some(number) => Err(RpcError::Refused(format!(
-                "the state of block {number} is not kept: this node has the state of its head, block {}, only",
-                self.head
-            ))),
-            None => Err(RpcError::Refused("header not found".to_owned())),
+    /// The number of a block of the chain, the head if none is named; an error if there is no such block.
+    fn required(&self, block: Option<BlockRef>) -> Result<u64, RpcError> {
+        self.resolve(block.unwrap_or(BlockRef::Tag(BlockTag::Head)))?
+            .ok_or_else(|| RpcError::Refused("header not found".to_owned()))
+    }
+
+    /// The state after a block, the head if none is named.
+    fn into_state(self, block: Option<BlockRef>) -> Result<Box<dyn Snapshot + 'a>, RpcError> {
+        let number = self.required(block)?;
+        if number == self.head {
+            return Ok(self.snapshot);
         }
+        Ok(Box::new(StateAt::new(self.snapshot, number)?))
     }
 
     /// A block with everything stored about it.
     fn block(&self, number: u64) -> Result<Option<Arc<StoredBlock>>, RpcError> {
-        if let Some(block) = self.rpc.recent.get(number) {
+        zvm_storage::retained(self.snapshot())?.check_block(self.snapshot(), number)?;
+        let hash = zvm_storage::block_hash(self.snapshot(), number)?;
+        // Another block had this number before if blocks were taken back.
+        if let Some(block) = self.rpc.recent.get(number)
+            && hash == Some(block.hash)
+        {
             return Ok(Some(block));
         }
         let Some(block) = StoredBlock::read(self.snapshot(), number)? else {

@@ -1,4 +1,4 @@
-//! Accounts and storage at the head.
+//! Accounts and storage, at the head and at past blocks.
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 
@@ -8,9 +8,8 @@ use super::{Reply, Rpc, reply};
 /// `eth_getBalance`
 pub(super) fn balance(rpc: &Rpc, mut args: Args) -> Reply {
     let address = args.required::<Address>(0)?;
-    let view = rpc.view()?;
-    view.require_head(args.optional::<BlockRef>(1)?)?;
-    let account = zvm_storage::read_account(view.snapshot(), &address)?;
+    let state = rpc.view()?.into_state(args.optional::<BlockRef>(1)?)?;
+    let account = zvm_storage::read_account(&*state, &address)?;
     reply(&account.map_or(U256::ZERO, |account| account.balance))
 }
 
@@ -31,9 +30,8 @@ pub(super) fn transaction_count(rpc: &Rpc, mut args: Args) -> Reply {
     } else {
         None
     };
-    let view = rpc.view()?;
-    view.require_head(block)?;
-    let account = zvm_storage::read_account(view.snapshot(), &address)?;
+    let state = rpc.view()?.into_state(block)?;
+    let account = zvm_storage::read_account(&*state, &address)?;
     let nonce = account.map_or(0, |account| account.nonce);
     reply(&U64::from(
         waiting.map_or(nonce, |waiting| waiting.max(nonce)),
@@ -43,10 +41,9 @@ pub(super) fn transaction_count(rpc: &Rpc, mut args: Args) -> Reply {
 /// `eth_getCode`
 pub(super) fn code(rpc: &Rpc, mut args: Args) -> Reply {
     let address = args.required::<Address>(0)?;
-    let view = rpc.view()?;
-    view.require_head(args.optional::<BlockRef>(1)?)?;
-    let code = match zvm_storage::read_account(view.snapshot(), &address)? {
-        Some(account) => zvm_storage::read_code(view.snapshot(), &account.code_hash)?,
+    let state = rpc.view()?.into_state(args.optional::<BlockRef>(1)?)?;
+    let code = match zvm_storage::read_account(&*state, &address)? {
+        Some(account) => zvm_storage::read_code(&*state, &account.code_hash)?,
         None => None,
     };
     reply(&code.unwrap_or_else(Bytes::new))
@@ -56,11 +53,7 @@ pub(super) fn code(rpc: &Rpc, mut args: Args) -> Reply {
 pub(super) fn storage_at(rpc: &Rpc, mut args: Args) -> Reply {
     let address = args.required::<Address>(0)?;
     let StorageKey(key) = args.required(1)?;
-    let view = rpc.view()?;
-    view.require_head(args.optional::<BlockRef>(2)?)?;
-    reply(&B256::from(zvm_storage::read_slot(
-        view.snapshot(),
-        &address,
-        &key,
-    )?))
+    let state = rpc.view()?.into_state(args.optional::<BlockRef>(2)?)?;
+    let value = zvm_storage::read_slot(&*state, &address, &key)?;
+    reply(&B256::from(value))
 }

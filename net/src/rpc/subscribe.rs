@@ -169,6 +169,8 @@ mod tests {
         let limits = RpcLimits {
             gas_cap: 1_000_000,
             logs: 1,
+            transactions: 1,
+            proof_changes: 1,
             concurrent: 1,
         };
         let module = Rpc::new(Arc::clone(&node), accounts, limits)

@@ -13,16 +13,10 @@ const HEAD: &str = "0xd226371d0b1551adb03fb52b71f08e3e11247fe9b1af994768af8cdaa8
 /// Exchanges of methods this node has, at least.
 const EXCHANGES: usize = 60;
 /// Of methods this node has, exchanges it answers otherwise, and why.
-const DIFFERENT: [(&str, &str); 2] = [
-    (
-        "eth_getBalance/get-balance-blockhash.io",
-        "the state of past blocks is not kept",
-    ),
-    (
-        "eth_sendRawTransaction/send-blob-tx.io",
-        "blob sidecars are not taken",
-    ),
-];
+const DIFFERENT: [(&str, &str); 1] = [(
+    "eth_sendRawTransaction/send-blob-tx.io",
+    "blob sidecars are not taken",
+)];
 
 /// The folder of the unpacked archive; `None` where the tests are to run without external data.
 fn unpack(into: &Path) -> Option<PathBuf> {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod durability;
+mod history;
 mod import;
 mod process;
 mod refusals;

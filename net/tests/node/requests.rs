@@ -152,8 +152,11 @@ fn errors_have_the_codes_and_texts_clients_look_for() {
     let same = json!([{ "to": contract, "data": "0x6d4ce63c", "input": "0x6d4ce63c" }]);
     assert_eq!(server.result("eth_call", same), word(0));
 
-    let (code, text) = server.error("eth_getBalance", json!([ALICE, "0x0"]));
-    assert!(code == -32000 && text.contains("block 1"), "{code} {text}");
+    let (code, text) = server.error("eth_getBalance", json!([ALICE, "0x99"]));
+    assert!(
+        code == -32000 && text == "header not found",
+        "{code} {text}"
+    );
     let (code, text) = server.error(
         "eth_sendTransaction",
         json!([{ "from": contract, "to": BOB }]),

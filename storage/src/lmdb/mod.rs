@@ -1,16 +1,20 @@
 //! A store in LMDB: one environment a folder, one named database a table.
 
 mod address_space;
+mod bulk;
 mod fork;
 mod gate;
+mod migrate;
 mod open;
 mod pages;
 
 use crate::batch::is_storable;
 use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats, Visitor};
 use ::lmdb::{Cursor, Database, Environment, Error, RoTransaction, Transaction, WriteFlags};
+pub use bulk::Compacted;
 use gate::{Gate, Pass};
 use lmdb_sys::{MDB_FIRST, MDB_NEXT, MDB_SET_RANGE};
+pub use migrate::Migrated;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

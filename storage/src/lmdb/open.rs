@@ -14,14 +14,21 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-const DATA_FILE: &str = "data.mdb";
-const LOCK_FILE: &str = "zvm.lock";
+pub(super) const DATA_FILE: &str = "data.mdb";
+pub(super) const LOCK_FILE: &str = "zvm.lock";
+/// Reader slots of LMDB.
+pub(super) const READERS_FILE: &str = "lock.mdb";
 /// In the lock file once the folder holds a store.
 const MADE: &[u8] = b"zvm-storage\n";
 /// Below this a refused map is not tried smaller any more.
 const SMALLEST_FALLBACK: u64 = 1 << 30;
 
 pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
+    open_from(options, SCHEMA_VERSION).map(|(store, _)| store)
+}
+
+/// Opens a store of a schema version from `oldest` to this build's, and tells which.
+pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore, u32), StoreError> {
     fs::create_dir_all(&options.path).map_err(io("make", &options.path))?;
     let path = fs::canonicalize(&options.path).map_err(io("resolve", &options.path))?;
     let mut lock = FolderLock::take(&path)?;
@@ -44,8 +51,21 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
     }
     sweep_readers(&environment)?;
     check_names(&environment, &path)?;
+    let stored = stored_schema(&environment)?;
+    if let Some(found) = stored
+        && !(oldest..=SCHEMA_VERSION).contains(&found)
+    {
+        // Before any table is made: the version that wrote the store must still know it.
+        return Err(StoreError::SchemaVersion {
+            found,
+            expected: SCHEMA_VERSION,
+            path,
+        });
+    }
     let tables = tables(&environment)?;
-    check_schema(&environment, &tables, &path)?;
+    if stored.is_none() {
+        write_schema(&environment, &tables)?;
+    }
     if !made {
         // The entries of the new files in their folder must be as durable as what is committed to them.
         File::open(&path)
@@ -56,7 +76,7 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
             .and_then(|()| lock.0.sync_all())
             .map_err(io("write", &path.join(LOCK_FILE)))?;
     }
-    Ok(LmdbStore {
+    let store = LmdbStore {
         environment,
         tables,
         path,
@@ -66,7 +86,8 @@ pub(super) fn open(options: LmdbOptions) -> Result<LmdbStore, StoreError> {
         writer: Mutex::new(()),
         unusable: AtomicBool::new(false),
         _lock: lock,
-    })
+    };
+    Ok((store, stored.unwrap_or(SCHEMA_VERSION)))
 }
 
 /// The lock of a folder, held until it is dropped.
@@ -230,31 +251,30 @@ fn tables(environment: &Environment) -> Result<[Database; Table::COUNT], StoreEr
     Ok(tables)
 }
 
-/// Compares the schema version, or writes it into a new store.
-fn check_schema(
-    environment: &Environment,
-    tables: &[Database; Table::COUNT],
-    path: &Path,
-) -> Result<(), StoreError> {
-    let meta = tables[Table::Meta.index()];
+/// The schema version in the store, `None` if there is none.
+fn stored_schema(environment: &Environment) -> Result<Option<u32>, StoreError> {
+    let meta = match environment.open_db(Some(Table::Meta.name())) {
+        Err(Error::NotFound) => return Ok(None),
+        opened => opened.map_err(failed("open a table"))?,
+    };
     let transaction = environment.begin_ro_txn();
     let transaction = transaction.map_err(failed("begin a snapshot"))?;
     match transaction.get(meta, &SCHEMA) {
-        Ok(version) => {
-            let found = <[u8; 4]>::try_from(version).map(u32::from_be_bytes);
-            return match found {
-                Ok(SCHEMA_VERSION) => Ok(()),
-                Ok(found) => Err(StoreError::SchemaVersion {
-                    found,
-                    expected: SCHEMA_VERSION,
-                    path: path.to_owned(),
-                }),
-                Err(_) => Err(StoreError::corrupt(Table::Meta, SCHEMA, "not 4 bytes")),
-            };
-        }
-        Err(Error::NotFound) => {}
-        Err(error) => return Err(failed("read the schema version")(error)),
+        Ok(version) => <[u8; 4]>::try_from(version)
+            .map(|version| Some(u32::from_be_bytes(version)))
+            .map_err(|_| StoreError::corrupt(Table::Meta, SCHEMA, "not 4 bytes")),
+        Err(Error::NotFound) => Ok(None),
+        Err(error) => Err(failed("read the schema version")(error)),
     }
+}
+
+/// Writes the schema version into a new store.
+fn write_schema(
+    environment: &Environment,
+    tables: &[Database; Table::COUNT],
+) -> Result<(), StoreError> {
+    let transaction = environment.begin_ro_txn();
+    let transaction = transaction.map_err(failed("begin a snapshot"))?;
     for database in tables {
         let stat = transaction.stat(*database);
         if stat.map_err(failed("read the size of a table"))?.entries() > 0 {
@@ -265,13 +285,17 @@ fn check_schema(
     drop(transaction);
     let written = environment.begin_rw_txn().and_then(|mut transaction| {
         let version = SCHEMA_VERSION.to_be_bytes();
+        let meta = tables[Table::Meta.index()];
         transaction.put(meta, &SCHEMA, &version, WriteFlags::empty())?;
         transaction.commit()
     });
     written.map_err(failed("write the schema version"))
 }
 
-fn io<'p>(op: &'static str, path: &'p Path) -> impl Fn(io::Error) -> StoreError + use<'p> {
+pub(super) fn io<'p>(
+    op: &'static str,
+    path: &'p Path,
+) -> impl Fn(io::Error) -> StoreError + use<'p> {
     let path: PathBuf = path.to_owned();
     move |source| StoreError::Io {
         op,

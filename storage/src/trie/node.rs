@@ -149,6 +149,21 @@ impl Node {
         keccak256(buffer)
     }
 
+    /// RLP of the nodes of the trie that this is, from the top: a leaf, a branch, or an extension and its branch.
+    pub(crate) fn layers(&self) -> Vec<Vec<u8>> {
+        let mut top = Vec::new();
+        self.rlp(&mut top);
+        let mut layers = vec![top];
+        if let Self::Branch(branch) = self
+            && !branch.prefix.is_empty()
+        {
+            let mut below = Vec::new();
+            branch.rlp(&mut below);
+            layers.push(below);
+        }
+        layers
+    }
+
     /// Writes the RLP of the leaf, or of the branch or the extension above it.
     fn rlp(&self, buffer: &mut Vec<u8>) {
         buffer.clear();
@@ -167,6 +182,7 @@ impl Node {
 }
 
 impl Branch {
+    /// Appends the RLP of the branch alone.
     fn rlp(&self, buffer: &mut Vec<u8>) {
         let children = self.children.iter().map(|child| child.len().max(1));
         Header {

@@ -11,15 +11,15 @@ use zvm_storage::{
 };
 
 /// A block with everything that its tables hold.
-struct Block {
-    header: Header,
-    body: BlockBody<BlockTransaction>,
-    receipts: Vec<StoredReceipt>,
-    senders: Vec<Address>,
+pub(crate) struct Block {
+    pub(crate) header: Header,
+    pub(crate) body: BlockBody<BlockTransaction>,
+    pub(crate) receipts: Vec<StoredReceipt>,
+    pub(crate) senders: Vec<Address>,
 }
 
 impl Block {
-    fn new(number: u64, parent_hash: B256, transactions: u64) -> Self {
+    pub(crate) fn new(number: u64, parent_hash: B256, transactions: u64) -> Self {
         let signature = || Signature::new(U256::from(1), U256::from(2), true);
         let transaction = |nonce: u64| -> BlockTransaction {
             let nonce = number * 1000 + nonce;
@@ -71,7 +71,7 @@ impl Block {
         }
     }
 
-    fn record(&self) -> BlockRecord<'_> {
+    pub(crate) fn record(&self) -> BlockRecord<'_> {
         BlockRecord {
             header: &self.header,
             hash: self.header.hash_slow(),

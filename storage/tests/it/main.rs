@@ -2,9 +2,12 @@
 
 mod chain;
 mod crash;
+mod history;
+mod indexes;
 mod lmdb;
 mod state;
 mod stores;
+mod tools;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};

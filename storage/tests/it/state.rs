@@ -12,9 +12,9 @@ use zvm_storage::{
     rebuild_root, state_root, state_root_of,
 };
 
-type Model = BTreeMap<Address, (AccountInfo, BTreeMap<U256, U256>)>;
+pub(crate) type Model = BTreeMap<Address, (AccountInfo, BTreeMap<U256, U256>)>;
 
-fn write_to(model: &mut Model, diff: &StateDiff) {
+pub(crate) fn write_to(model: &mut Model, diff: &StateDiff) {
     for (address, change) in &diff.accounts {
         let Some(info) = change.info else {
             model.remove(address);
@@ -58,7 +58,7 @@ fn infos() -> impl Strategy<Value = AccountInfo> {
     })
 }
 
-fn diffs() -> impl Strategy<Value = StateDiff> {
+pub(crate) fn diffs() -> impl Strategy<Value = StateDiff> {
     let value = prop_oneof![
         2 => Just(U256::ZERO),
         2 => (1..3_u64).prop_map(U256::from),

@@ -1,56 +1,74 @@
-//! `zvm db`.
+//! `zvm db import`.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::chain::Chain;
-use zvm_storage::{LmdbOptions, LmdbStore};
+use zvm_net::settings::Kept;
+use zvm_storage::{EXPORT_MAGIC, LmdbOptions, LmdbStore, Retention};
 
-use super::server::read_genesis;
+use super::Folder;
+use crate::cli::server::read_genesis;
 
-/// Tools for stores.
-#[derive(Debug, Subcommand)]
-pub enum DbCommand {
-    /// Imports blocks into the chain of a store and prints the head.
-    Import(ImportArgs),
-}
-
-/// Imports a file of RLP blocks one after the other, as geth exports them.
+/// Imports an export of a store into a new store, or a file of RLP blocks, as geth exports them, into a chain.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Genesis file of the chain, in geth's format.
+    /// Genesis file of the chain, in geth's format; for a file of blocks.
     #[arg(long, value_name = "FILE.json")]
-    genesis: PathBuf,
-    /// Folder of the store; made if it is not there.
-    #[arg(long, value_name = "DIR", default_value = "./zvm-data")]
-    database_path: PathBuf,
-    /// The blocks.
-    #[arg(value_name = "CHAIN.rlp")]
-    blocks: PathBuf,
-}
-
-impl DbCommand {
-    /// Does it.
-    pub fn run(self) -> eyre::Result<ExitCode> {
-        let Self::Import(args) = self;
-        args.run()
-    }
+    genesis: Option<PathBuf>,
+    /// Of a file of blocks: blocks before the head whose states can be read, or archive for all.
+    #[arg(long, value_name = "BLOCKS|archive", default_value_t = Retention::default().state.into())]
+    state_history: Kept,
+    /// Of a file of blocks: blocks before the head whose bodies, receipts and indexes are kept, or archive for all.
+    #[arg(long, value_name = "BLOCKS|archive", default_value_t = Retention::default().blocks.into())]
+    block_history: Kept,
+    /// Of an export: not there or empty; of a file of blocks: made if it is not there.
+    #[command(flatten)]
+    folder: Folder,
+    /// What `zvm db export` wrote, or the blocks.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 impl ImportArgs {
-    fn run(self) -> eyre::Result<ExitCode> {
-        let genesis = read_genesis(&self.genesis)?;
-        let file = std::fs::read(&self.blocks)
-            .map_err(|error| eyre!("cannot read {}: {error}", self.blocks.display()))?;
-        let store = LmdbStore::open(LmdbOptions::new(&self.database_path))?;
-        let chain = Chain::open(Arc::new(store), &genesis)?;
-        let imported = import(&chain, &file).wrap_err_with(|| self.blocks.display().to_string());
-        let head = chain.head();
+    pub(super) fn run(self) -> eyre::Result<ExitCode> {
+        let named = |error| eyre!("cannot read {}: {error}", self.file.display());
+        let mut file = File::open(&self.file).map_err(named)?;
+        let mut start = Vec::new();
+        let length = EXPORT_MAGIC.len() as u64;
+        (&mut file)
+            .take(length)
+            .read_to_end(&mut start)
+            .map_err(named)?;
+        let mut input = std::io::BufReader::new((&start[..]).chain(file));
         let mut out = std::io::stdout();
+        if start == EXPORT_MAGIC {
+            let restored = LmdbStore::restore(LmdbOptions::new(&self.folder.path), &mut input)
+                .wrap_err_with(|| self.file.display().to_string())?;
+            writeln!(out, "{} entries imported", restored.rows)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Some(genesis) = &self.genesis else {
+            bail!(
+                "{} is no export of a store; for a file of blocks --genesis is needed",
+                self.file.display()
+            );
+        };
+        let genesis = read_genesis(genesis)?;
+        let mut file = Vec::new();
+        input.read_to_end(&mut file).map_err(named)?;
+        let store = LmdbStore::open(LmdbOptions::new(&self.folder.path))?;
+        let chain = Chain::open(Arc::new(store), &genesis)?.with_retention(Retention {
+            state: self.state_history.0,
+            blocks: self.block_history.0,
+        });
+        let imported = import(&chain, &file).wrap_err_with(|| self.file.display().to_string());
+        let head = chain.head();
         writeln!(out, "head {} {}", head.header.number, head.hash)?;
         let (imported, known) = imported?;
         writeln!(out, "{imported} blocks imported, {known} known before")?;
