@@ -14,11 +14,32 @@ pub(crate) const fn is_storable(key: &[u8]) -> bool {
 
 type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Where the writes of a batch to accounts, slots and tries come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StateWrites {
+    /// There are none.
+    #[default]
+    None,
+    /// All were made by [`crate::apply_state`]: the tries follow from the accounts and slots.
+    Applied,
+    /// Some were made one by one.
+    Free,
+}
+
 /// Puts and deletes, kept sorted by table and key. The last write of a key wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     tables: [Writes; Table::COUNT],
+    state: StateWrites,
 }
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+    }
+}
+
+impl Eq for Batch {}
 
 impl Batch {
     /// An empty batch.
@@ -28,12 +49,48 @@ impl Batch {
 
     /// Writes `value` under `key`.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.note_free(table);
         self.tables[table.index()].insert(key.into(), Some(value.into()));
     }
 
     /// Deletes `key`; nothing happens if it is not in the store.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.note_free(table);
         self.tables[table.index()].insert(key.into(), None);
+    }
+
+    /// [`Batch::put`] for [`crate::apply_state`]: the write is one of those that belong together.
+    pub(crate) fn put_state(
+        &mut self,
+        table: Table,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) {
+        self.note_applied();
+        self.tables[table.index()].insert(key.into(), Some(value.into()));
+    }
+
+    /// [`Batch::delete`] for [`crate::apply_state`].
+    pub(crate) fn delete_state(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.note_applied();
+        self.tables[table.index()].insert(key.into(), None);
+    }
+
+    /// Whether the trie nodes in this batch follow from its accounts and slots, so that a journal need not hold them.
+    pub(crate) const fn tries_follow(&self) -> bool {
+        matches!(self.state, StateWrites::Applied)
+    }
+
+    fn note_free(&mut self, table: Table) {
+        if table.is_state() {
+            self.state = StateWrites::Free;
+        }
+    }
+
+    fn note_applied(&mut self) {
+        if self.state == StateWrites::None {
+            self.state = StateWrites::Applied;
+        }
     }
 
     /// What this batch does to `key`: `None` nothing, `Some(None)` deletes it, `Some(Some(value))` writes it.
@@ -80,6 +137,11 @@ impl Batch {
 
     /// Takes over the writes of `later`, which win over those made so far.
     pub fn append(&mut self, later: Self) {
+        match later.state {
+            StateWrites::None => {}
+            StateWrites::Applied => self.note_applied(),
+            StateWrites::Free => self.state = StateWrites::Free,
+        }
         for (mine, mut theirs) in self.tables.iter_mut().zip(later.tables) {
             mine.append(&mut theirs);
         }

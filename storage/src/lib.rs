@@ -10,6 +10,8 @@ mod account;
 mod batch;
 mod chain;
 mod error;
+mod faults;
+mod journaled;
 mod layered;
 mod lmdb;
 mod memory;
@@ -21,6 +23,7 @@ mod store;
 mod table;
 mod trie;
 
+pub use crate::journaled::{JournalStatistics, JournaledOptions, JournaledStore, Recovery};
 pub use crate::lmdb::{Durability, LmdbOptions, LmdbStore};
 pub use account::{AccountInfo, has_storage, read_account, read_code, read_slot, storage_root};
 pub use batch::Batch;
@@ -30,6 +33,7 @@ pub use chain::{
     transaction_location,
 };
 pub use error::StoreError;
+pub use faults::FAULT_POINTS;
 pub use layered::Layered;
 pub use memory::MemoryStore;
 pub use meta::{SCHEMA_VERSION, get_meta, head, put_head, put_meta};

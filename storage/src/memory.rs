@@ -110,4 +110,8 @@ impl Snapshot for MemorySnapshot {
         }
         Ok(())
     }
+
+    fn shared(&self) -> Option<&(dyn Snapshot + Sync)> {
+        Some(self)
+    }
 }

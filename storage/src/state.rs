@@ -79,7 +79,7 @@ fn apply_account(
         wipe_storage(snapshot, address, batch)?;
     }
     let Some(info) = change.info else {
-        batch.delete(Table::Accounts, address.as_slice());
+        batch.delete_state(Table::Accounts, address.as_slice());
         return Ok(None);
     };
     let kept_root = if wipe { EMPTY_ROOT_HASH } else { old_root };
@@ -90,7 +90,7 @@ fn apply_account(
     };
     let record = AccountRecord { info, storage_root };
     if old != Some(record) {
-        batch.put(Table::Accounts, address.as_slice(), record.encode());
+        batch.put_state(Table::Accounts, address.as_slice(), record.encode());
     }
     Ok(Some(record.trie_value()))
 }
@@ -107,10 +107,10 @@ fn apply_slots(
     for (slot, value) in slots {
         let key = slot_key(address, slot);
         let rlp = if value.is_zero() {
-            batch.delete(Table::Storage, key);
+            batch.delete_state(Table::Storage, key);
             None
         } else {
-            batch.put(Table::Storage, key, value.to_be_bytes_trimmed_vec());
+            batch.put_state(Table::Storage, key, value.to_be_bytes_trimmed_vec());
             Some(alloy_rlp::encode(value))
         };
         changes.push(Change::new(&keccak256(slot.to_be_bytes::<32>()), rlp));
@@ -132,7 +132,7 @@ fn wipe_storage(
 ) -> Result<(), StoreError> {
     for table in [Table::Storage, Table::StorageTrie] {
         scan_prefix(snapshot, table, address.as_slice(), &mut |key, _| {
-            batch.delete(table, key);
+            batch.delete_state(table, key);
         })?;
     }
     Ok(())
@@ -141,8 +141,8 @@ fn wipe_storage(
 fn write_records(batch: &mut Batch, keys: &TrieKeys, update: &TrieUpdate) {
     for (path, record) in &update.records {
         match record {
-            Some(record) => batch.put(keys.table(), keys.key(path), record.as_slice()),
-            None => batch.delete(keys.table(), keys.key(path)),
+            Some(record) => batch.put_state(keys.table(), keys.key(path), record.as_slice()),
+            None => batch.delete_state(keys.table(), keys.key(path)),
         }
     }
 }

@@ -42,6 +42,11 @@ pub trait Snapshot {
     /// # Errors
     /// [`StoreError::Lmdb`].
     fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError>;
+
+    /// The snapshot as one that several threads may read at the same time, `None` if it is for one thread.
+    fn shared(&self) -> Option<&(dyn Snapshot + Sync)> {
+        None
+    }
 }
 
 /// Size of one table.
