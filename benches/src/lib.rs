@@ -9,6 +9,7 @@ pub mod outcome;
 mod plot;
 pub mod sample;
 pub mod side;
+pub mod storage;
 mod workload;
 
 pub use blocks::{BlocksReport, BlocksRun, ColdBlock, TierBlock, TierReport, compare_blocks};

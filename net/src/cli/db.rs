@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::chain::Chain;
-use zvm_storage::{LmdbOptions, LmdbStore};
+use zvm_storage::{JournaledOptions, JournaledStore, Store as _};
 
 use super::server::read_genesis;
 
@@ -17,6 +17,16 @@ use super::server::read_genesis;
 pub enum DbCommand {
     /// Imports blocks into the chain of a store and prints the head.
     Import(ImportArgs),
+    /// Prints what the tables, the journal and the overlay hold.
+    Stats(StatsArgs),
+}
+
+/// Prints what a store holds.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", default_value = "./zvm-data")]
+    database_path: PathBuf,
 }
 
 /// Imports a file of RLP blocks one after the other, as geth exports them.
@@ -36,8 +46,42 @@ pub struct ImportArgs {
 impl DbCommand {
     /// Does it.
     pub fn run(self) -> eyre::Result<ExitCode> {
-        let Self::Import(args) = self;
-        args.run()
+        match self {
+            Self::Import(args) => args.run(),
+            Self::Stats(args) => args.run(),
+        }
+    }
+}
+
+impl StatsArgs {
+    fn run(self) -> eyre::Result<ExitCode> {
+        if !self.database_path.join("data.mdb").exists() {
+            bail!("there is no store at {}", self.database_path.display());
+        }
+        let store = JournaledStore::open(JournaledOptions::new(&self.database_path))?;
+        let mut out = std::io::stdout();
+        for table in store.stats()? {
+            writeln!(
+                out,
+                "{:16} {:>12} entries {:>14} bytes",
+                table.table, table.entries, table.bytes
+            )?;
+        }
+        let journal = store.statistics();
+        writeln!(
+            out,
+            "journal: last commit {}, merged up to {}, {} replayed, {} bytes in the file",
+            journal.last,
+            journal.merged,
+            store.recovery().replayed,
+            journal.journal_bytes
+        )?;
+        writeln!(
+            out,
+            "overlay: {} entries in {} runs, {} bytes of memory",
+            journal.overlay_entries, journal.overlay_runs, journal.overlay_bytes
+        )?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -46,7 +90,7 @@ impl ImportArgs {
         let genesis = read_genesis(&self.genesis)?;
         let file = std::fs::read(&self.blocks)
             .map_err(|error| eyre!("cannot read {}: {error}", self.blocks.display()))?;
-        let store = LmdbStore::open(LmdbOptions::new(&self.database_path))?;
+        let store = JournaledStore::open(JournaledOptions::new(&self.database_path))?;
         let chain = Chain::open(Arc::new(store), &genesis)?;
         let imported = import(&chain, &file).wrap_err_with(|| self.blocks.display().to_string());
         let head = chain.head();

@@ -396,6 +396,8 @@ impl Inner {
     fn publish(&self, encoded: Encoded) {
         let sequence = self.overlay.load().last + 1;
         let balance = self.overlay.push(encoded.into_run(sequence));
+        // Committed and shown: there is no error to give any more.
+        let _ = point("overlay.published", self.journal.path());
         let full = self.overlay.load().memory() >= self.options.merge_bytes;
         if balance == Balance::TooLong || full {
             self.work.notify_all();
