@@ -31,6 +31,9 @@ pub struct StorageArgs {
     /// Blocks on each side; medians count.
     #[arg(long, default_value = "11")]
     pub blocks: u32,
+    /// Blocks in the overlay while it is read; four are two seconds of 20,000 updates a second.
+    #[arg(long, default_value = "4")]
+    pub overlay_blocks: u64,
     /// Blocks of transfers over which memory is watched; 0 leaves that out.
     #[arg(long, default_value = "2000")]
     pub transfer_blocks: u32,

@@ -11,8 +11,6 @@ use super::{StorageArgs, median};
 
 /// Reads in one sample.
 const READS: u64 = 50_000;
-/// Blocks in the overlay while it is read through.
-const LAYERS: u64 = 20;
 
 /// Nanoseconds, medians of alternating samples.
 #[derive(Debug, Serialize)]
@@ -36,7 +34,7 @@ pub fn reads(
     let mut random = Random(3);
     let first = u64::MAX / 2;
     let mut new = first;
-    for _ in 0..LAYERS {
+    for _ in 0..args.overlay_blocks {
         let before = new;
         let mut batch = zvm_storage::Batch::new();
         let made = block(&mut random, &mut new, args.updates * 10);
@@ -65,7 +63,7 @@ pub fn reads(
         bare_lmdb,
         state,
         overlay,
-        layers: (LAYERS, runs),
+        layers: (args.overlay_blocks, runs),
     })
 }
 

@@ -32,6 +32,11 @@ fn refused(options: JournaledOptions) -> StoreError {
     }
 }
 
+/// A folder in memory where the system has one: for stores that are opened thousands of times.
+fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 /// Round `round` changes, wipes and deletes accounts of a small set.
 fn diff(round: u64) -> StateDiff {
     let account = |n: u64| {
@@ -305,7 +310,7 @@ fn a_journal_of_another_store_is_refused() {
 /// What a machine that dies while a commit is written leaves: a part of its pages and not the page that names them.
 #[test]
 fn a_commit_cut_at_any_byte_of_its_record_is_gone_and_all_before_it_are_there() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let data = folder.path().join("journal/data.mdb");
     let store = open_lazy(folder.path());
     store.commit(&put(1, &[1; 5000])).unwrap();
@@ -333,7 +338,7 @@ fn a_commit_cut_at_any_byte_of_its_record_is_gone_and_all_before_it_are_there() 
 
 #[test]
 fn a_journal_cut_at_any_byte_of_its_last_record_is_an_error_or_opens_without_it_if_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let data = folder.path().join("journal/data.mdb");
     let store = open_lazy(folder.path());
     store.commit(&put(1, &[1; 5000])).unwrap();
