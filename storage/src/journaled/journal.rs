@@ -18,6 +18,9 @@ const FOLDER: &str = "journal";
 /// Commits in the tables whose records one commit takes out of the journal, so that none of them waits for long.
 const TRIMMED_AT_ONCE: usize = 64;
 
+/// The number of a record, and the record or what is wrong with it.
+type Found = (u64, Result<Record, &'static str>);
+
 pub(super) struct Journal {
     map: Map,
     records: Database,
@@ -145,12 +148,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads the record of commit `sequence` or the first one after it, with its number. The inner `Err` says what is
-    /// wrong with it.
-    pub(super) fn read(
-        &self,
-        sequence: u64,
-    ) -> Result<Option<(u64, Result<Record, &'static str>)>, StoreError> {
+    /// Reads the record of commit `sequence` or the first one after it, with its number.
+    pub(super) fn read(&self, sequence: u64) -> Result<Option<Found>, StoreError> {
         self.map.with(|environment| {
             let transaction = environment.begin_ro_txn();
             let transaction = transaction.map_err(failed("read the journal"))?;

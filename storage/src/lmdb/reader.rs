@@ -2,10 +2,9 @@
 
 use super::gate::Pass;
 use super::{Map, failed};
-use crate::StoreError;
+use crate::{StoreError, Visitor};
 use ::lmdb::{Database, Error};
 use lmdb_sys::{MDB_FIRST, MDB_NEXT, MDB_RDONLY, MDB_SET_RANGE, MDB_cursor, MDB_txn, MDB_val};
-use std::ops::ControlFlow;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -96,7 +95,7 @@ impl Reader {
         &mut self,
         database: Database,
         from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visitor<'_>,
     ) -> Result<(), StoreError> {
         let cursor = Cursor::open(self, database)?;
         let mut key = value(from);
