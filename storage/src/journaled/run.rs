@@ -221,9 +221,12 @@ impl Run {
                 return None;
             }
             if (found ^ hash) & !PLACE == 0 {
-                let (of, has, value) = self.entry((found & PLACE) - 1);
-                if of == table && has == key {
-                    return Some(value);
+                let place = (found & PLACE) - 1;
+                let entry = &self.bytes[place as usize..];
+                let has = entry.get(ENTRY_HEADER..ENTRY_HEADER + key.len());
+                let length = u16::from_le_bytes([entry[1], entry[2]]);
+                if entry[0] == table as u8 && usize::from(length) == key.len() && has == Some(key) {
+                    return Some(self.entry(place).2);
                 }
             }
             slot = (slot + 1) & mask;
