@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
 use zvm_benches::corpus::{CorpusError, Group, Program};
 use zvm_benches::side::{self, SideName, Tier};
+use zvm_benches::storage::StorageArgs;
 use zvm_benches::{TierReport, compare_blocks, corpus, html, kernels};
 use zvm_engine::fixtures::replay;
 use zvm_jit::compiler::Level;
@@ -36,6 +37,8 @@ enum Command {
     Blocks(BlocksArgs),
     /// Programs in every tier, beside plain revm.
     Compute(ComputeArgs),
+    /// The store beside one durable transaction a block.
+    Storage(StorageArgs),
     /// One program again and again on one side, for a profiler to watch.
     Repeat(RepeatArgs),
 }
@@ -132,7 +135,20 @@ fn main() -> eyre::Result<ExitCode> {
         Command::Blocks(args) => blocks(&args),
         Command::Compute(args) => compute(&args),
         Command::Repeat(args) => repeat(&args),
+        Command::Storage(args) => storage(&args),
     }
+}
+
+fn storage(args: &StorageArgs) -> eyre::Result<ExitCode> {
+    let report = zvm_benches::storage::storage(args, &mut |step| eprintln!("{step}"))?;
+    let mut out = stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &report)?;
+    } else {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+    }
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {

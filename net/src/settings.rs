@@ -54,6 +54,16 @@ impl TryFrom<String> for DatabaseType {
     }
 }
 
+/// What a block that was answered for survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A crash of the machine.
+    Full,
+    /// A crash of the process; one of the machine may take the last blocks, never the consistency.
+    Relaxed,
+}
+
 /// Who may use the node from a web page of another origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "StatedCors")]
@@ -277,6 +287,22 @@ settings! {
     /// Folder of the store [default: ./zvm-data].
     #[flag(value_name = "DIR")]
     database_path / "ZVM_DATABASE_PATH": PathBuf = PathBuf::from("./zvm-data");
+    /// What a block that was answered for survives: a crash of the machine, or of the process alone [default: full].
+    #[flag(value_name = "full|relaxed", value_enum)]
+    database_durability / "ZVM_DATABASE_DURABILITY": Durability = Durability::Full;
+    /// Bytes of memory for blocks that are in the journal and not in the tables yet; blocks beyond wait
+    /// [default: 268435456].
+    #[flag(value_name = "BYTES")]
+    database_overlay_bytes / "ZVM_DATABASE_OVERLAY_BYTES": usize = 256 << 20;
+    /// Milliseconds a block waits at most until it is merged into the tables [default: 1000].
+    #[flag(value_name = "MILLISECONDS")]
+    database_merge_interval / "ZVM_DATABASE_MERGE_INTERVAL": u64 = 1000;
+    /// Seconds after which a reader's view of the store is ended [default: 60].
+    #[flag(value_name = "SECONDS")]
+    database_snapshot_seconds / "ZVM_DATABASE_SNAPSHOT_SECONDS": u64 = 60;
+    /// Opens a store whose journal has a damaged end without the blocks there [default: false].
+    #[flag(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    database_drop_damaged_end / "ZVM_DATABASE_DROP_DAMAGED_END": bool = false;
     /// Blocks before the head whose states can be read, or archive for all [default: 90000].
     #[flag(value_name = "BLOCKS|archive")]
     state_history / "ZVM_STATE_HISTORY": Kept = zvm_storage::Retention::default().state.into();

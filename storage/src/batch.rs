@@ -17,11 +17,32 @@ pub(crate) type Run = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Where the writes of a batch to accounts, slots and tries come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StateOrigin {
+    /// There are none.
+    #[default]
+    None,
+    /// All were made by [`crate::apply_state`]: the tries follow from the accounts and slots.
+    Applied,
+    /// Some were made one by one.
+    Free,
+}
+
 /// Puts and deletes, kept sorted by table and key. The last write of a key wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     tables: [Writes; Table::COUNT],
+    state: StateOrigin,
 }
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+    }
+}
+
+impl Eq for Batch {}
 
 impl Batch {
     /// An empty batch.
@@ -31,12 +52,31 @@ impl Batch {
 
     /// Writes `value` under `key`.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.note_free(table);
         self.tables[table.index()].insert(key.into(), Some(value.into()));
     }
 
     /// Deletes `key`; nothing happens if it is not in the store.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.note_free(table);
         self.tables[table.index()].insert(key.into(), None);
+    }
+
+    /// Whether the trie nodes in this batch follow from its accounts and slots, so that a journal need not hold them.
+    pub(crate) const fn tries_follow(&self) -> bool {
+        matches!(self.state, StateOrigin::Applied)
+    }
+
+    fn note_free(&mut self, table: Table) {
+        if table.is_state() {
+            self.state = StateOrigin::Free;
+        }
+    }
+
+    fn note_applied(&mut self) {
+        if self.state == StateOrigin::None {
+            self.state = StateOrigin::Applied;
+        }
     }
 
     /// What this batch does to `key`: `None` nothing, `Some(None)` deletes it, `Some(Some(value))` writes it.
@@ -65,7 +105,11 @@ impl Batch {
     }
 
     /// Takes over the writes of a run, of which the last of a key wins.
+    /// They are [`crate::apply_state`]'s: in the tables of the state they belong together.
     pub(crate) fn extend(&mut self, table: Table, run: Run) {
+        if table.is_state() && !run.is_empty() {
+            self.note_applied();
+        }
         let writes = &mut self.tables[table.index()];
         if writes.is_empty() {
             // Sorts, which is quick if the run is sorted, and then builds the tree in one pass.
@@ -94,6 +138,11 @@ impl Batch {
 
     /// Takes over the writes of `later`, which win over those made so far.
     pub fn append(&mut self, later: Self) {
+        match later.state {
+            StateOrigin::None => {}
+            StateOrigin::Applied => self.note_applied(),
+            StateOrigin::Free => self.state = StateOrigin::Free,
+        }
         for (mine, mut theirs) in self.tables.iter_mut().zip(later.tables) {
             mine.append(&mut theirs);
         }

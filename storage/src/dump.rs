@@ -17,7 +17,7 @@
 //!
 //! Integers are big-endian.
 
-use crate::meta::SCHEMA;
+use crate::meta::{JOURNAL, SCHEMA};
 use crate::rows::{Row, Rows};
 use crate::{SCHEMA_VERSION, Snapshot, StoreError, Table};
 use alloy_primitives::{B256, Keccak256};
@@ -88,7 +88,7 @@ pub fn export(snapshot: &dyn Snapshot, out: &mut dyn Write) -> Result<Dumped, Du
     for table in Table::all() {
         let mut rows = Rows::new(snapshot, table, &[]);
         while let Some((key, value)) = rows.next()? {
-            if is_schema(table, &key) {
+            if is_of_the_files(table, &key) {
                 continue;
             }
             push_row(&mut frame, table, &key, &value)?;
@@ -108,6 +108,11 @@ pub fn export(snapshot: &dyn Snapshot, out: &mut dyn Write) -> Result<Dumped, Du
 /// The schema version belongs to the store, not to what is in it.
 pub(crate) fn is_schema(table: Table, key: &[u8]) -> bool {
     table == Table::Meta && key == SCHEMA
+}
+
+/// What belongs to the files of a store: besides the schema version, which journal goes with its tables.
+fn is_of_the_files(table: Table, key: &[u8]) -> bool {
+    is_schema(table, key) || (table == Table::Meta && key == JOURNAL)
 }
 
 fn push_row(frame: &mut Vec<u8>, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use crate::Table;
 use alloy_primitives::hex;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,47 @@ pub enum StoreError {
         /// The error of the binding.
         #[source]
         source: lmdb::Error,
+    },
+    /// A snapshot was open for longer than the store lets one be. What it read before stays right.
+    #[error("the snapshot was open for longer than the limit of {limit:?}: take a new one")]
+    SnapshotExpired {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The journal holds commits that are not in the tables yet.
+    #[error(
+        "the store at {} has a journal up to commit {last}, and its tables hold commits up to {merged}: open it \
+         as a journaled store",
+        path.display()
+    )]
+    Unmerged {
+        /// Folder of the store.
+        path: PathBuf,
+        /// Last commit in the journal.
+        last: u64,
+        /// Last commit in the tables.
+        merged: u64,
+    },
+    /// A part of the journal that may hold acknowledged commits cannot be read. Nothing was changed.
+    #[error(
+        "the journal at {} is damaged after commit {sound}: {reason}; what is before can be had by dropping the damaged \
+         end",
+        path.display()
+    )]
+    JournalDamaged {
+        /// Folder of the journal.
+        path: PathBuf,
+        /// The last commit that is whole, in the journal or in the tables.
+        sound: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Commits in memory cannot be moved to the tables, and there is room for no more of them. All that was
+    /// acknowledged is in the journal.
+    #[error("commits wait for a merge that fails: {reason}")]
+    MergeFails {
+        /// The error of the merge.
+        reason: String,
     },
     /// A file operation failed.
     #[error("cannot {op} {}: {source}", path.display())]

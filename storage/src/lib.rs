@@ -12,8 +12,10 @@ mod chain;
 mod contract;
 mod dump;
 mod error;
+mod faults;
 mod history;
 mod index;
+mod journaled;
 mod layered;
 mod lmdb;
 mod memory;
@@ -31,6 +33,7 @@ mod table;
 mod trie;
 mod verify;
 
+pub use crate::journaled::{JournalStatistics, JournaledOptions, JournaledStore, Recovery};
 pub use crate::lmdb::{Compacted, Durability, LmdbOptions, LmdbStore, Migrated};
 pub use account::{AccountInfo, has_storage, read_account, read_code, read_slot, storage_root};
 pub use batch::Batch;
@@ -42,6 +45,7 @@ pub use chain::{
 pub use contract::{Creation, Deployment, MAX_ABI, abi, deployment, put_abi, put_deployment};
 pub use dump::{DumpError, Dumped, EXPORT_MAGIC, export, read_export};
 pub use error::StoreError;
+pub use faults::FAULT_POINTS;
 pub use history::{
     BlockChanges, Pruned, Retained, Retention, StateAt, prune, record_changes, retained,
     unwind_block,

@@ -111,9 +111,7 @@ impl Snapshot for MemorySnapshot {
         Ok(())
     }
 
-    fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
-        Ok(Some(Box::new(Self {
-            tables: Arc::clone(&self.tables),
-        })))
+    fn shared(&self) -> Option<&(dyn Snapshot + Sync)> {
+        Some(self)
     }
 }

@@ -8,6 +8,8 @@ pub const SCHEMA_VERSION: u32 = 2;
 
 /// Name of the schema version (4 bytes, big-endian).
 pub(crate) const SCHEMA: &[u8] = b"schema";
+/// Name of what ties the tables to their journal: store (8), number of the last commit in the tables (8, big-endian).
+pub(crate) const JOURNAL: &[u8] = b"journal";
 /// Name of the chain head: block number (8, big-endian), block hash (32).
 pub(crate) const HEAD: &[u8] = b"head";
 /// Before a name that the node chose, so that it never meets one of the store's own.

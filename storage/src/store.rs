@@ -50,7 +50,29 @@ pub trait Snapshot {
     /// # Errors
     /// [`StoreError::Lmdb`].
     fn fork(&self) -> Result<Option<Box<dyn Snapshot + Send + '_>>, StoreError> {
-        Ok(None)
+        Ok(self.shared().map(|shared| Box::new(Shared(shared)) as _))
+    }
+
+    /// The snapshot as one that several threads may read at the same time, `None` if it is for one thread.
+    fn shared(&self) -> Option<&(dyn Snapshot + Sync)> {
+        None
+    }
+}
+
+/// A snapshot that several threads read, lent to one more of them.
+struct Shared<'s>(&'s (dyn Snapshot + Sync));
+
+impl Snapshot for Shared<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+        self.0.scan(table, from, visit)
+    }
+
+    fn shared(&self) -> Option<&(dyn Snapshot + Sync)> {
+        Some(self.0)
     }
 }
 

@@ -182,6 +182,21 @@ impl Table {
         self as usize
     }
 
+    /// Whether the table holds accounts, slots or trie nodes.
+    pub(crate) const fn is_state(self) -> bool {
+        self.is_trie() || matches!(self, Self::Accounts | Self::Storage)
+    }
+
+    /// Whether the table holds trie nodes.
+    pub(crate) const fn is_trie(self) -> bool {
+        matches!(self, Self::AccountTrie | Self::StorageTrie)
+    }
+
+    /// The table with this number.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        TABLES.get(usize::from(number)).map(|facts| facts.table)
+    }
+
     /// The table's name in the store.
     pub const fn name(self) -> &'static str {
         TABLES[self.index()].name

@@ -6,7 +6,9 @@ use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy_primitives::{Bytes, Signature, TxKind, address};
 use secp256k1::{Message, SECP256K1, SecretKey};
-use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Table, Visitor};
+use zvm_storage::{
+    JournaledOptions, JournaledStore, LmdbOptions, LmdbStore, MemoryStore, Table, Visitor,
+};
 
 use super::*;
 use crate::executor::IntermediateRoots;
@@ -341,15 +343,32 @@ fn a_transaction_that_does_not_fit_the_block_leaves_no_trace() {
 }
 
 #[test]
-fn reopening_an_lmdb_chain_continues_where_it_stopped() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || {
-        let options = LmdbOptions {
-            map_size: 64 << 20,
-            ..LmdbOptions::new(folder.path())
-        };
-        Chain::open(Arc::new(LmdbStore::open(options).unwrap()), &genesis()).unwrap()
+fn reopening_a_chain_in_a_folder_continues_where_it_stopped() {
+    let state = |path: &std::path::Path| LmdbOptions {
+        map_size: 64 << 20,
+        ..LmdbOptions::new(path)
     };
+    let lmdb = |path: &std::path::Path| {
+        let store = LmdbStore::open(state(path)).unwrap();
+        Chain::open(Arc::new(store), &genesis()).unwrap()
+    };
+    // One merges all the time, one never: then all is replayed.
+    let journaled = |path: &std::path::Path, seconds| {
+        let store = JournaledStore::open(JournaledOptions {
+            state: state(path),
+            merge_interval: std::time::Duration::from_secs(seconds),
+            ..JournaledOptions::new(path)
+        });
+        Chain::open(Arc::new(store.unwrap()), &genesis()).unwrap()
+    };
+    continues_where_it_stopped(lmdb);
+    continues_where_it_stopped(|path| journaled(path, 0));
+    continues_where_it_stopped(|path| journaled(path, 3600));
+}
+
+fn continues_where_it_stopped(open: impl Fn(&std::path::Path) -> Chain) {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || open(folder.path());
     let chain = open();
     let built = sample_block(&chain);
     drop(chain);

@@ -19,9 +19,9 @@ use zvm_engine::requests::REQUEST_CONTRACTS;
 use zvm_net::accounts::{self, Accounts};
 use zvm_net::rpc::{Rpc, RpcLimits};
 use zvm_net::server::Serving;
-use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Options, Settings};
+use zvm_net::settings::{DEFAULT_BLOCK_GAS_LIMIT, DatabaseType, Durability, Options, Settings};
 use zvm_runtimes::evm::{Fork, FrameRunner};
-use zvm_storage::{LmdbOptions, LmdbStore, MemoryStore, Retention, Store};
+use zvm_storage::{JournaledOptions, JournaledStore, MemoryStore, Retention, Store};
 
 use super::tier;
 
@@ -168,7 +168,7 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
         )
     };
     let store: Arc<dyn Store> = match settings.database_type {
-        DatabaseType::Lmdb => Arc::new(LmdbStore::open(LmdbOptions::new(&settings.database_path))?),
+        DatabaseType::Lmdb => Arc::new(open_store(settings)?),
         DatabaseType::Memory => Arc::new(MemoryStore::new()),
     };
     let chain = Chain::open(store, &genesis).wrap_err_with(|| match settings.database_type {
@@ -184,6 +184,28 @@ fn open_chain(settings: &Settings, accounts: &Accounts) -> eyre::Result<Chain> {
             .wrap_err_with(|| settings.genesis.display().to_string())?;
     }
     Ok(chain)
+}
+
+/// The store of the node, with what its journal gave.
+fn open_store(settings: &Settings) -> eyre::Result<JournaledStore> {
+    let mut options = JournaledOptions::new(&settings.database_path);
+    options.state.durability = match settings.database_durability {
+        Durability::Full => zvm_storage::Durability::Full,
+        Durability::Relaxed => zvm_storage::Durability::Relaxed,
+    };
+    options.overlay_bytes = settings.database_overlay_bytes;
+    options.merge_interval = Duration::from_millis(settings.database_merge_interval);
+    options.snapshot_limit = Duration::from_secs(settings.database_snapshot_seconds);
+    options.drop_damaged_end = settings.database_drop_damaged_end;
+    let store = JournaledStore::open(options)?;
+    let recovery = store.recovery();
+    if recovery.replayed > 0 {
+        tracing::info!("{} commits replayed from the journal", recovery.replayed);
+    }
+    if let Some(reason) = &recovery.dropped {
+        tracing::warn!("the end of the journal was dropped: {reason}");
+    }
+    Ok(store)
 }
 
 /// From Prague on no block is valid without the contracts of EIP-7002 and EIP-7251: a chain without them could not be

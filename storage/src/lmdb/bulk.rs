@@ -36,7 +36,7 @@ impl LmdbStore {
     /// As [`LmdbStore::open`] and [`Store::commit`]; the store is then as before.
     pub fn compact(options: LmdbOptions) -> Result<Compacted, StoreError> {
         let store = Self::open(options.clone())?;
-        let folder = store.path.join(COMPACTED);
+        let folder = store.path().join(COMPACTED);
         remove_folder(&folder)?;
         let copied = copy(
             &store,
@@ -55,15 +55,14 @@ impl LmdbStore {
                 return Err(error);
             }
         };
-        let (old, new) = (store.path.join(DATA_FILE), folder.join(DATA_FILE));
+        let (old, new) = (store.path().join(DATA_FILE), folder.join(DATA_FILE));
         let (before, after) = (length(&old)?, length(&new)?);
+        let path = store.path().to_owned();
         let Self {
-            environment,
-            path,
-            _lock: lock,
-            ..
+            map, _lock: lock, ..
         } = store;
-        drop(environment);
+        // Nobody else has it, so this closes the environment.
+        drop(map);
         // Its slots are of the old file. LMDB makes another.
         remove_file(&path.join(READERS_FILE))?;
         fs::rename(&new, &old).map_err(io("replace", &old))?;
@@ -145,8 +144,9 @@ impl LmdbStore {
     /// Writes rows that follow all that their tables hold, in the order of the keys, into pages that are filled to the
     /// end; those of the meta table in any order.
     fn append(&self, rows: &[(Table, Row)]) -> Result<(), StoreError> {
-        let _pass = self.enter()?;
+        let _pass = self.map.enter()?;
         let mut transaction = self
+            .map
             .environment
             .begin_rw_txn()
             .map_err(failed("begin a load"))?;
@@ -174,7 +174,7 @@ impl LmdbStore {
     fn write_failed(&self, error: Error) -> StoreError {
         match error {
             Error::Other(libc::ENOSPC | libc::EDQUOT) => StoreError::DiskFull {
-                path: self.path.clone(),
+                path: self.path().to_owned(),
             },
             source => StoreError::Lmdb {
                 op: "load rows",

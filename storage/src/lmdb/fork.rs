@@ -21,7 +21,7 @@ pub(super) fn fork<'a>(
     snapshot: &'a LmdbSnapshot<'_>,
 ) -> Result<Option<Box<dyn Snapshot + Send + 'a>>, StoreError> {
     let store: &'a LmdbStore = snapshot.store;
-    let transaction = match store.environment.begin_ro_txn() {
+    let transaction = match store.map.environment.begin_ro_txn() {
         Ok(transaction) => transaction,
         Err(Error::ReadersFull) => return Ok(None),
         Err(error) => return Err(failed("fork a snapshot")(error)),

@@ -4,25 +4,29 @@ mod address_space;
 mod bulk;
 mod fork;
 mod gate;
+mod map;
 mod migrate;
 mod open;
 mod pages;
+mod reader;
+
+pub(crate) use map::Map;
+pub(crate) use open::{DATA_FILE, Opening, environment, io};
+pub(crate) use pages::Roots;
+pub(crate) use reader::Reader;
 
 use crate::batch::is_storable;
 use crate::{Batch, Snapshot, Store, StoreError, Table, TableStats, Visitor};
-use ::lmdb::{Cursor, Database, Environment, Error, RoTransaction, Transaction, WriteFlags};
+use ::lmdb::{Cursor, Database, Error, RoTransaction, Transaction, WriteFlags};
 pub use bulk::Compacted;
-use gate::{Gate, Pass};
+use gate::Pass;
 use lmdb_sys::{MDB_FIRST, MDB_NEXT, MDB_SET_RANGE};
 pub use migrate::Migrated;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// How often the map is doubled at most to make room for one batch.
-const GROW_ATTEMPTS: u32 = 8;
 
 /// What a commit promises once it has returned. A crash of the process alone loses nothing in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,16 +70,10 @@ impl LmdbOptions {
 
 /// A store in LMDB. A folder is opened once at a time on a host.
 pub struct LmdbStore {
-    environment: Environment,
+    map: Arc<Map>,
     tables: [Database; Table::COUNT],
-    path: PathBuf,
-    max_readers: u32,
-    grow_wait: Duration,
-    gate: Gate,
     /// Orders commits, so that two that find the map full do not both grow it.
     writer: Mutex<()>,
-    /// A resize failed and left no map.
-    unusable: AtomicBool,
     /// Locked for as long as the store is open. Declared after the environment, so it is released last.
     _lock: open::FolderLock,
 }
@@ -86,14 +84,22 @@ impl LmdbStore {
     /// # Errors
     /// [`StoreError::AlreadyOpen`], [`StoreError::SchemaVersion`], [`StoreError::Foreign`],
     /// [`StoreError::Truncated`], [`StoreError::AddressSpace`], [`StoreError::Open`], [`StoreError::Io`],
-    /// [`StoreError::Lmdb`].
+    /// [`StoreError::Lmdb`]; [`StoreError::Unmerged`] if the folder has a journal with commits that are not in the
+    /// tables yet: then it is a [`crate::JournaledStore`].
     pub fn open(options: LmdbOptions) -> Result<Self, StoreError> {
+        let store = open::open(options)?;
+        crate::journaled::refuse_unmerged(&store)?;
+        Ok(store)
+    }
+
+    /// Opens the tables of a store whose journal the caller looks after.
+    pub(crate) fn open_state(options: LmdbOptions) -> Result<Self, StoreError> {
         open::open(options)
     }
 
     /// Folder of the store, without links.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 
     /// Size of the map in bytes.
@@ -101,25 +107,29 @@ impl LmdbStore {
     /// # Errors
     /// [`StoreError::Unusable`], [`StoreError::Lmdb`].
     pub fn map_size(&self) -> Result<u64, StoreError> {
-        // LMDB reads it from the map, which is not there while it is exchanged.
-        let _pass = self.enter()?;
-        let info = self.environment.info();
-        Ok(info.map_err(failed("read the map size"))?.map_size() as u64)
+        self.map.size()
+    }
+
+    /// Reads every page in use from the file of the folder `path`, without LMDB, which would trust what it finds.
+    ///
+    /// # Errors
+    /// [`StoreError::Truncated`], [`StoreError::Open`] with the first page that is not what it should be,
+    /// [`StoreError::Io`].
+    pub fn check_pages(path: &Path) -> Result<u64, StoreError> {
+        pages::check_all(&path.join(open::DATA_FILE))
     }
 
     fn begin(&self) -> Result<LmdbSnapshot<'_>, StoreError> {
-        let pass = self.enter()?;
+        let pass = self.map.enter()?;
         let transaction = self
+            .map
             .environment
             .begin_ro_txn()
             .map_err(|error| match error {
                 Error::ReadersFull => StoreError::ReadersFull {
-                    max: self.max_readers,
+                    max: self.map.max_readers,
                 },
-                source => StoreError::Lmdb {
-                    op: "begin a snapshot",
-                    source,
-                },
+                source => failed("begin a snapshot")(source),
             })?;
         Ok(LmdbSnapshot {
             transaction,
@@ -128,72 +138,80 @@ impl LmdbStore {
         })
     }
 
-    /// Keeps the map where it is.
-    fn enter(&self) -> Result<Pass<'_>, StoreError> {
-        let pass = self.gate.pass();
-        if self.unusable.load(Ordering::Acquire) {
-            return Err(StoreError::Unusable {
-                path: self.path.clone(),
-            });
-        }
-        Ok(pass)
+    /// A read transaction that may go from thread to thread.
+    pub(crate) fn reader(&self) -> Result<Reader, StoreError> {
+        Reader::begin(&self.map)
     }
 
-    /// Writes the batch in one transaction; `Ok(false)` if the map has no room for it.
-    fn try_commit(&self, batch: &Batch) -> Result<bool, StoreError> {
-        let _pass = self.enter()?;
-        let written = self.environment.begin_rw_txn().and_then(|mut transaction| {
-            for (table, key, value) in batch.iter() {
-                let database = self.tables[table.index()];
-                match value {
-                    Some(value) => transaction.put(database, &key, &value, WriteFlags::empty())?,
-                    None => match transaction.del(database, &key, None) {
-                        Err(Error::NotFound) => {}
-                        deleted => deleted?,
-                    },
+    /// The database of a table.
+    pub(crate) const fn database(&self, table: Table) -> Database {
+        self.tables[table.index()]
+    }
+
+    /// Writes what `writes` gives, all of it in one durable transaction. `bytes` is their size, for the error.
+    pub(crate) fn write<'w, W>(
+        &self,
+        bytes: usize,
+        writes: impl Fn() -> W,
+    ) -> Result<(), StoreError>
+    where
+        W: Iterator<Item = (Table, &'w [u8], Option<&'w [u8]>)>,
+    {
+        self.write_checked(bytes, writes, || Ok(()))
+    }
+
+    /// [`LmdbStore::write`], which `check` can still refuse when all is written and nothing committed.
+    pub(crate) fn write_checked<'w, W>(
+        &self,
+        bytes: usize,
+        writes: impl Fn() -> W,
+        check: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>
+    where
+        W: Iterator<Item = (Table, &'w [u8], Option<&'w [u8]>)>,
+    {
+        let _writer = self.writer.lock();
+        self.map.write(bytes, |environment| {
+            let mut refused = None;
+            let written = environment.begin_rw_txn().and_then(|mut transaction| {
+                for (table, key, value) in writes() {
+                    let database = self.tables[table.index()];
+                    match value {
+                        Some(value) => {
+                            transaction.put(database, &key, &value, WriteFlags::empty())?;
+                        }
+                        None => match transaction.del(database, &key, None) {
+                            Err(Error::NotFound) => {}
+                            deleted => deleted?,
+                        },
+                    }
                 }
+                refused = check().err();
+                match refused {
+                    Some(_) => Ok(()),
+                    None => transaction.commit(),
+                }
+            });
+            match refused {
+                Some(error) => Err(error),
+                None => committed(written, self.path()),
             }
-            transaction.commit()
-        });
-        match written {
-            Ok(()) => Ok(true),
-            Err(Error::MapFull) => Ok(false),
-            Err(Error::Other(libc::ENOSPC | libc::EDQUOT)) => Err(StoreError::DiskFull {
-                path: self.path.clone(),
-            }),
-            Err(source) => Err(StoreError::Lmdb {
-                op: "commit a batch",
-                source,
-            }),
-        }
-    }
-
-    /// Doubles the map when no transaction is open.
-    fn grow(&self) -> Result<(), StoreError> {
-        let old = self.map_size()?;
-        let refused = |reason: String| StoreError::MapFull {
-            map_size: old,
-            reason,
-        };
-        let new = old
-            .checked_mul(2)
-            .and_then(|new| usize::try_from(new).ok())
-            .ok_or_else(|| refused("there is no larger size".into()))?;
-        let Some(_gate) = self.gate.close(self.grow_wait) else {
-            return Err(refused(format!(
-                "snapshots stayed open for {:?}",
-                self.grow_wait
-            )));
-        };
-        // LMDB unmaps first: a size the system refuses must be found out while the old map is still there.
-        address_space::probe(new).map_err(|error| refused(error.to_string()))?;
-        // The gate is held, so no transaction of this process is open, and the lock file keeps other ones out: the
-        // two conditions under which LMDB may exchange its map.
-        self.environment.set_map_size(new).map_err(|error| {
-            // There is no map now, and without one a second call maps nothing and says that all is well.
-            self.unusable.store(true, Ordering::Release);
-            refused(error.to_string())
         })
+    }
+}
+
+/// What the outcome of a write transaction means; `Ok(false)` that the map has no room.
+pub(crate) fn committed(outcome: Result<(), Error>, path: &Path) -> Result<bool, StoreError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(Error::MapFull) => Ok(false),
+        Err(Error::Other(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => Err(StoreError::DiskFull {
+            path: path.to_owned(),
+        }),
+        Err(source) => Err(StoreError::Lmdb {
+            op: "commit a batch",
+            source,
+        }),
     }
 }
 
@@ -204,20 +222,7 @@ impl Store for LmdbStore {
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         batch.check_keys()?;
-        let _writer = self.writer.lock();
-        for _ in 0..GROW_ATTEMPTS {
-            if self.try_commit(batch)? {
-                return Ok(());
-            }
-            self.grow()?;
-        }
-        if self.try_commit(batch)? {
-            return Ok(());
-        }
-        Err(StoreError::MapFull {
-            map_size: self.map_size()?,
-            reason: format!("a batch of {} bytes does not fit", batch.bytes()),
-        })
+        self.write(batch.bytes(), || batch.iter())
     }
 
     fn stats(&self) -> Result<Vec<TableStats>, StoreError> {
@@ -242,7 +247,7 @@ struct LmdbSnapshot<'a> {
     store: &'a LmdbStore,
     /// Declared after the transaction, so that it is released after the transaction has ended. A fork has none: it
     /// is borrowed from a snapshot with one.
-    _pass: Option<Pass<'a>>,
+    _pass: Option<Pass>,
 }
 
 impl Snapshot for LmdbSnapshot<'_> {
@@ -299,6 +304,6 @@ impl Snapshot for LmdbSnapshot<'_> {
     }
 }
 
-fn failed(op: &'static str) -> impl Fn(Error) -> StoreError {
+pub(crate) fn failed(op: &'static str) -> impl Fn(Error) -> StoreError {
     move |source| StoreError::Lmdb { op, source }
 }

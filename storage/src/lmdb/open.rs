@@ -1,7 +1,6 @@
 //! Opening: the folder is locked, the file is looked at before LMDB touches its pages, the schema is checked.
 
-use super::gate::Gate;
-use super::{Durability, LmdbOptions, LmdbStore, failed, pages};
+use super::{Durability, LmdbOptions, LmdbStore, Map, failed, pages};
 use crate::meta::SCHEMA;
 use crate::{SCHEMA_VERSION, StoreError, Table};
 use ::lmdb::{
@@ -12,9 +11,9 @@ use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
-pub(super) const DATA_FILE: &str = "data.mdb";
+pub(crate) const DATA_FILE: &str = "data.mdb";
 pub(super) const LOCK_FILE: &str = "zvm.lock";
 /// Reader slots of LMDB.
 pub(super) const READERS_FILE: &str = "lock.mdb";
@@ -45,7 +44,17 @@ pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore,
             reason: format!("it held a store, but {DATA_FILE} is missing or empty"),
         });
     }
-    let environment = environment(&options, &path, data_length)?;
+    let opening = Opening {
+        // Data is synced before the meta page that names it, the meta page only with the next commit.
+        flags: match options.durability {
+            Durability::Full => EnvironmentFlags::empty(),
+            Durability::Relaxed => EnvironmentFlags::NO_META_SYNC,
+        },
+        map_size: options.map_size,
+        max_readers: options.max_readers,
+        databases: Table::COUNT as u32,
+    };
+    let environment = environment(&opening, &path, data_length)?;
     if data_length > 0 {
         pages::check_length(&environment, &data)?;
     }
@@ -77,14 +86,14 @@ pub(super) fn open_from(options: LmdbOptions, oldest: u32) -> Result<(LmdbStore,
             .map_err(io("write", &path.join(LOCK_FILE)))?;
     }
     let store = LmdbStore {
-        environment,
+        map: Arc::new(Map::new(
+            environment,
+            path,
+            options.max_readers,
+            options.grow_wait,
+        )),
         tables,
-        path,
-        max_readers: options.max_readers,
-        grow_wait: options.grow_wait,
-        gate: Gate::default(),
         writer: Mutex::new(()),
-        unusable: AtomicBool::new(false),
         _lock: lock,
     };
     Ok((store, stored.unwrap_or(SCHEMA_VERSION)))
@@ -144,17 +153,21 @@ fn is_made(lock: &mut File, path: &Path) -> Result<bool, StoreError> {
     })
 }
 
+/// How an environment is opened.
+pub(crate) struct Opening {
+    pub flags: EnvironmentFlags,
+    pub map_size: u64,
+    pub max_readers: u32,
+    /// How many named databases it has.
+    pub databases: u32,
+}
+
 /// Opens the environment with the largest map up to the asked one that the system grants.
-fn environment(
-    options: &LmdbOptions,
+pub(crate) fn environment(
+    options: &Opening,
     path: &Path,
     data_length: u64,
 ) -> Result<Environment, StoreError> {
-    let durability = match options.durability {
-        Durability::Full => EnvironmentFlags::empty(),
-        // Data is synced before the meta page that names it, the meta page only with the next commit.
-        Durability::Relaxed => EnvironmentFlags::NO_META_SYNC,
-    };
     let mut size = options.map_size.max(data_length);
     loop {
         let bytes = usize::try_from(size).map_err(|_| StoreError::AddressSpace {
@@ -163,9 +176,9 @@ fn environment(
         })?;
         let opened = Environment::new()
             // Without it a read transaction belongs to its thread, and a thread has one at most.
-            .set_flags(durability | EnvironmentFlags::NO_TLS)
+            .set_flags(options.flags | EnvironmentFlags::NO_TLS)
             .set_max_readers(options.max_readers)
-            .set_max_dbs(Table::COUNT as u32)
+            .set_max_dbs(options.databases)
             .set_map_size(bytes)
             .open(path);
         match opened {
@@ -292,7 +305,7 @@ fn write_schema(
     written.map_err(failed("write the schema version"))
 }
 
-pub(super) fn io<'p>(
+pub(crate) fn io<'p>(
     op: &'static str,
     path: &'p Path,
 ) -> impl Fn(io::Error) -> StoreError + use<'p> {

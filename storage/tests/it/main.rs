@@ -2,8 +2,10 @@
 
 mod chain;
 mod crash;
+mod faults;
 mod history;
 mod indexes;
+mod journaled;
 mod lmdb;
 mod state;
 mod stores;
@@ -11,7 +13,9 @@ mod tools;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use zvm_storage::{LmdbOptions, LmdbStore, Snapshot, Store, Table};
+use zvm_storage::{
+    JournaledOptions, JournaledStore, LmdbOptions, LmdbStore, Snapshot, Store, Table,
+};
 
 /// All entries of all tables.
 fn dump(store: &dyn Store) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
@@ -25,8 +29,9 @@ fn rows(snapshot: &dyn Snapshot, table: Table) -> Vec<(Table, Vec<u8>, Vec<u8>)>
     let mut rows = Vec::new();
     snapshot
         .scan(table, &[], &mut |key, value| {
-            // The schema version is LMDB's own: memory has no file that another version could open.
-            if (table, key) != (Table::Meta, b"schema") {
+            // What is the file's own: memory has none that another version could open.
+            let own = [&b"schema"[..], b"journal"].contains(&key);
+            if table != Table::Meta || !own {
                 rows.push((table, key.to_vec(), value.to_vec()));
             }
             ControlFlow::Continue(())
@@ -42,6 +47,24 @@ fn open(path: &std::path::Path) -> LmdbStore {
         ..LmdbOptions::new(path)
     })
     .unwrap()
+}
+
+/// A small journaled store that merges what it is given soon, and in several steps.
+fn open_journaled(path: &std::path::Path) -> JournaledStore {
+    JournaledStore::open(small_journaled(path)).unwrap()
+}
+
+fn small_journaled(path: &std::path::Path) -> JournaledOptions {
+    JournaledOptions {
+        state: LmdbOptions {
+            map_size: 1 << 30,
+            ..LmdbOptions::new(path)
+        },
+        journal_map_size: 1 << 26,
+        merge_bytes: 1 << 14,
+        merge_interval: std::time::Duration::from_millis(5),
+        ..JournaledOptions::new(path)
+    }
 }
 
 /// Ends the other threads of a test however its owner ends.

@@ -10,7 +10,7 @@ use clap::Args;
 use eyre::{WrapErr as _, bail, eyre};
 use zvm_engine::chain::Chain;
 use zvm_net::settings::Kept;
-use zvm_storage::{EXPORT_MAGIC, LmdbOptions, LmdbStore, Retention};
+use zvm_storage::{EXPORT_MAGIC, JournaledStore, LmdbOptions, LmdbStore, Retention};
 
 use super::Folder;
 use crate::cli::server::read_genesis;
@@ -62,7 +62,7 @@ impl ImportArgs {
         let genesis = read_genesis(genesis)?;
         let mut file = Vec::new();
         input.read_to_end(&mut file).map_err(named)?;
-        let store = LmdbStore::open(LmdbOptions::new(&self.folder.path))?;
+        let store = JournaledStore::open(super::journaled(&self.folder.path))?;
         let chain = Chain::open(Arc::new(store), &genesis)?.with_retention(Retention {
             state: self.state_history.0,
             blocks: self.block_history.0,

@@ -6,13 +6,17 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
 use eyre::{WrapErr as _, bail, eyre};
 use serde::Serialize;
 use zvm_engine::{history, receipt};
-use zvm_storage::{Batch, LmdbOptions, LmdbStore, MAX_ABI, SCHEMA_VERSION, Store as _};
+use zvm_storage::{
+    Batch, JournaledOptions, JournaledStore, LmdbOptions, LmdbStore, MAX_ABI, SCHEMA_VERSION,
+    Store as _,
+};
 
 use import::ImportArgs;
 
@@ -118,9 +122,17 @@ impl Folder {
         Ok(LmdbOptions::new(&self.path))
     }
 
-    fn open(&self) -> eyre::Result<LmdbStore> {
-        Ok(LmdbStore::open(self.options()?)?)
+    fn open(&self) -> eyre::Result<JournaledStore> {
+        self.options()?;
+        Ok(JournaledStore::open(journaled(&self.path))?)
     }
+}
+
+/// How a tool opens a store: its one reader may take its time.
+fn journaled(path: &Path) -> JournaledOptions {
+    let mut options = JournaledOptions::new(path);
+    options.snapshot_limit = Duration::from_secs(u64::from(u32::MAX));
+    options
 }
 
 #[derive(Debug, Serialize)]
@@ -132,8 +144,22 @@ struct Stats {
     /// First block, after block 0, whose body, receipts and indexes are kept.
     blocks_from: u64,
     file_bytes: u64,
-    map_bytes: u64,
+    journal: JournalStats,
     tables: Vec<TableStats>,
+}
+
+/// The journal, and what was in it and not in the tables when the store was opened.
+#[derive(Debug, Serialize)]
+struct JournalStats {
+    file_bytes: u64,
+    /// Number of the last commit.
+    last: u64,
+    /// Number of the last commit that is in the tables.
+    merged: u64,
+    /// Commits that were replayed.
+    replayed: u64,
+    overlay_entries: u64,
+    overlay_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,13 +181,21 @@ impl StatsArgs {
         let tables = store.stats()?;
         let snapshot = store.snapshot()?;
         let kept = zvm_storage::retained(&*snapshot)?;
+        let journal = store.statistics();
         let stats = Stats {
             schema: SCHEMA_VERSION,
             head: zvm_storage::head(&*snapshot)?.map(|(number, hash)| HeadStats { number, hash }),
             state_from: kept.state,
             blocks_from: kept.blocks,
             file_bytes: std::fs::metadata(store.path().join("data.mdb"))?.len(),
-            map_bytes: store.map_size()?,
+            journal: JournalStats {
+                file_bytes: journal.journal_bytes,
+                last: journal.last,
+                merged: journal.merged,
+                replayed: store.recovery().replayed,
+                overlay_entries: journal.overlay_entries as u64,
+                overlay_bytes: journal.overlay_bytes as u64,
+            },
             tables: tables
                 .into_iter()
                 .map(|stats| TableStats {
@@ -198,7 +232,17 @@ impl Stats {
         }
         writeln!(out, "schema      version {}", self.schema)?;
         writeln!(out, "file        {} bytes", self.file_bytes)?;
-        writeln!(out, "map         {} bytes", self.map_bytes)?;
+        let journal = &self.journal;
+        writeln!(
+            out,
+            "journal     {} bytes, commits up to {}, {} in the tables, {} replayed",
+            journal.file_bytes, journal.last, journal.merged, journal.replayed
+        )?;
+        writeln!(
+            out,
+            "overlay     {} entries, {} bytes of memory",
+            journal.overlay_entries, journal.overlay_bytes
+        )?;
         writeln!(out)?;
         let heads = ("table", "entries", "bytes", "bytes/entry");
         writeln!(
@@ -254,6 +298,8 @@ fn migrate(folder: &Folder) -> eyre::Result<ExitCode> {
 }
 
 fn compact(folder: &Folder) -> eyre::Result<ExitCode> {
+    // What is in the journal alone must be in the tables first.
+    folder.open()?.merge_all()?;
     let compacted = LmdbStore::compact(folder.options()?)?;
     writeln!(
         std::io::stdout(),
