@@ -208,6 +208,12 @@ pub(crate) fn committed(outcome: Result<(), Error>, path: &Path) -> Result<bool,
         Err(Error::Other(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => Err(StoreError::DiskFull {
             path: path.to_owned(),
         }),
+        // LMDB says so too when only a part of its pages could be written, which is how a file system that has become
+        // full in the middle of a write answers first.
+        Err(source @ Error::Other(libc::EIO)) => Err(StoreError::Lmdb {
+            op: "commit a batch, for want of room or by a fault of the medium",
+            source,
+        }),
         Err(source) => Err(StoreError::Lmdb {
             op: "commit a batch",
             source,

@@ -140,7 +140,9 @@ fn a_file_system_without_room_is_said_and_what_was_acknowledged_stays_readable()
         "",
     );
     assert!(ended, "{said}");
-    assert!(said.contains("no space left"), "{said}");
+    // The second if a part of the pages was still written.
+    let reasons = ["no space left", "for want of room"];
+    assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
     let kept = acknowledged(&said).len() as u32;
     assert!(kept > 5, "{said}");
     let store = open_journaled(folder.path());
