@@ -10,6 +10,7 @@ pub mod genesis;
 pub mod header;
 pub mod node;
 pub mod ommers;
+pub mod parallel;
 pub mod pool;
 pub mod receipt;
 pub mod requests;
