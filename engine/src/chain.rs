@@ -17,9 +17,10 @@ use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, Intermediate
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
 use crate::ommers::validate_ommers;
+use crate::parallel::{Mode, Parallel};
 use crate::receipt::receipts_root;
 use crate::transaction::{self, Tx, TxError};
-use crate::view::{CodeCache, StateView, recent_diff, state_diff};
+use crate::view::{CodeCache, StateView, StoreReaders, recent_diff, state_diff};
 
 /// A block with its transactions.
 pub type TxBlock = Block<Tx>;
@@ -109,6 +110,8 @@ pub struct Chain {
     writer: Mutex<()>,
     /// Runs frames in place of the interpreter's loop.
     runner: Option<Arc<dyn FrameRunner>>,
+    /// How imported blocks are spread over cores.
+    parallel: Parallel,
 }
 
 impl core::fmt::Debug for Chain {
@@ -158,7 +161,15 @@ impl Chain {
             head: RwLock::new(head),
             writer: Mutex::new(()),
             runner: None,
+            parallel: Parallel::default(),
         })
+    }
+
+    /// Executes imported blocks so; by default on one core.
+    #[must_use]
+    pub fn with_parallel(mut self, parallel: Parallel) -> Self {
+        self.parallel = parallel;
+        self
     }
 
     /// Runs the frames of imported and built blocks, and of calls on them, by `runner`.
@@ -250,9 +261,15 @@ impl Chain {
         if let Some(runner) = &self.runner {
             executor.set_runner(Arc::clone(runner));
         }
-        for (tx, sender) in body.transactions.iter().zip(&senders) {
-            executor.transact(tx, *sender)?;
-        }
+        let transactions: Vec<_> = body.transactions.iter().zip(senders.iter().copied()).collect();
+        let readers = StoreReaders::new(&*self.store, &self.codes, fork);
+        executor.transact_all(
+            &transactions,
+            &readers,
+            &self.parallel,
+            Mode::Following,
+            &mut (),
+        )?;
         let withdrawals = body
             .withdrawals
             .as_ref()

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zvm_engine::fixtures::replay;
+use zvm_engine::fixtures::{generate, replay};
 use zvm_engine::parallel::{AccessListBuilder, Parallel};
 
 fn shared(path: &str) -> PathBuf {
@@ -48,4 +48,59 @@ fn recorded_blocks_give_what_was_recorded_with_every_number_of_workers() {
     }
     println!("{parallel_blocks} runs, {executions} executions of {transactions} transactions");
     assert!(parallel_blocks > 200);
+}
+
+/// Blocks made up at random that are executed by default; `ZVM_GENERATED_BLOCKS` says another number, `ZVM_GENERATED_FIRST`
+/// where to begin.
+const GENERATED: u64 = 400;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule() {
+    let pool = pool(8);
+    let first = number("ZVM_GENERATED_FIRST", 0);
+    let count = number("ZVM_GENERATED_BLOCKS", GENERATED);
+    let (mut included, mut skipped, mut failed, mut conflicts) = (0, 0, 0, 0);
+    for seed in first..first + count {
+        let block = generate::random_block(seed);
+        let alone = Parallel::with_workers(NonZeroUsize::MIN);
+        let (expected, list, _) = generate::build(&block, &alone, false).unwrap();
+        assert!(list.is_none());
+        included += expected.receipts.len();
+        skipped += expected.skipped.len();
+        failed += expected.receipts.iter().filter(|receipt| !receipt.success).count();
+        let mut first_list = None;
+        for workers in [1, 2, 4, 8] {
+            let window = [64, 3, 16][seed as usize % 3];
+            let parallel = Parallel {
+                pool: Some(pool.clone()),
+                disturb: (seed % 2 == workers % 3 % 2).then_some(seed + workers),
+                least: 1,
+                window,
+                ..Parallel::with_workers(NonZeroUsize::new(workers as usize).unwrap())
+            };
+            // One worker by itself would be the plain loop.
+            let wants_list = workers == 1 || seed % 2 == 0;
+            let (ours, list, statistics) = generate::build(&block, &parallel, wants_list).unwrap();
+            assert!(!statistics.in_order);
+            conflicts += statistics.conflicts;
+            if let Some(difference) = generate::difference(&ours, &expected) {
+                panic!("generated block {seed} ({}), {workers} workers: {difference}", block.fork);
+            }
+            if let Some(list) = list {
+                let first = first_list.get_or_insert_with(|| list.clone());
+                assert!(*first == list, "access list of {seed}, {workers} workers");
+            }
+        }
+    }
+    println!(
+        "{count} blocks from {first}: {included} transactions ({failed} failed), {skipped} left out; {conflicts} conflicts in 4 \
+         executions"
+    );
+    if count >= 100 {
+        assert!(conflicts > 100 && failed > 100 && skipped > 100);
+    }
 }

@@ -15,6 +15,7 @@
 mod access_list;
 mod contention;
 mod schedule;
+pub mod simulate;
 #[cfg(test)]
 mod tests;
 mod worker;

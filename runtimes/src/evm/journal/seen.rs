@@ -99,6 +99,7 @@ impl BlockJournal<'_> {
         let at = self.loaded(sender);
         let account = self.state.accounts.at_mut(at);
         account.seen.nonce = true;
+        account.seen.is_sender = true;
         let before = account.original.as_ref().map(|info| info.balance);
         match spending.and_then(|spending| before.unwrap_or_default().checked_sub(spending)) {
             Some(left) => account.seen.left = account.seen.left.min(left),

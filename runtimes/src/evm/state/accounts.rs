@@ -68,6 +68,8 @@ pub(in crate::evm) struct Seen {
     pub(in crate::evm) nonce: bool,
     /// Whether the account was empty (EIP-161).
     pub(in crate::evm) emptiness: bool,
+    /// It paid for the transaction.
+    pub(in crate::evm) is_sender: bool,
     /// The least that was left behind a debit: the balance may have been lower by as much. All ones: nothing was taken.
     pub(in crate::evm) left: U256,
 }
@@ -78,6 +80,7 @@ impl Seen {
         balance: false,
         nonce: false,
         emptiness: false,
+        is_sender: false,
         left: U256::MAX,
     };
 }

@@ -28,6 +28,8 @@ pub struct Access<'s> {
     pub saw_balance: bool,
     /// It came to know the nonce.
     pub saw_nonce: bool,
+    /// It is the transaction's sender, whose nonce is known before.
+    pub is_sender: bool,
 }
 
 impl Speculation {
@@ -84,6 +86,7 @@ impl Versions {
                     && super::code_hash(account.info()) == alloy_primitives::KECCAK256_EMPTY,
                 saw_balance: account.seen.balance,
                 saw_nonce: account.seen.nonce,
+                is_sender: account.seen.is_sender,
             }
         })
     }
