@@ -39,7 +39,7 @@ fn recorded_blocks_give_what_was_recorded_with_every_number_of_workers() {
                 let compared = block.compare(&outcome);
                 assert_eq!(compared, Ok(()), "{} {workers}", block.header.number);
                 lists.push(list.finish());
-                parallel_blocks += u64::from(!statistics.in_order);
+                parallel_blocks += u64::from(statistics.in_order == 0);
                 executions += statistics.executions;
                 transactions += statistics.transactions;
             }
@@ -64,6 +64,8 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
     let first = number("ZVM_GENERATED_FIRST", 0);
     let count = number("ZVM_GENERATED_BLOCKS", GENERATED);
     let (mut included, mut skipped, mut failed, mut conflicts) = (0, 0, 0, 0);
+    let mut in_order = 0;
+    let (mut listed, mut listed_conflicts, mut lied_conflicts) = (0, 0, 0);
     for seed in first..first + count {
         let block = generate::random_block(seed);
         let alone = Parallel::with_workers(NonZeroUsize::MIN);
@@ -72,7 +74,7 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
         included += expected.receipts.len();
         skipped += expected.skipped.len();
         failed += expected.receipts.iter().filter(|receipt| !receipt.success).count();
-        let mut first_list = None;
+        let mut first_list: Option<alloy_eip7928::BlockAccessList> = None;
         for workers in [1, 2, 4, 8] {
             let window = [64, 3, 16][seed as usize % 3];
             let parallel = Parallel {
@@ -85,7 +87,8 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
             // One worker by itself would be the plain loop.
             let wants_list = workers == 1 || seed % 2 == 0;
             let (ours, list, statistics) = generate::build(&block, &parallel, wants_list).unwrap();
-            assert!(!statistics.in_order);
+            in_order += statistics.in_order;
+            assert!(!wants_list || statistics.in_order == 0);
             conflicts += statistics.conflicts;
             if let Some(difference) = generate::difference(&ours, &expected) {
                 panic!("generated block {seed} ({}), {workers} workers: {difference}", block.fork);
@@ -95,10 +98,48 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
                 assert!(*first == list, "access list of {seed}, {workers} workers");
             }
         }
+        // A block of the transactions that were included, followed with its list, and with one that lies.
+        let mut block = block;
+        let included = expected.included.iter();
+        let kept = included.map(|index| (block.transactions[*index].clone(), block.senders[*index]));
+        (block.transactions, block.senders) = kept.unzip();
+        let (alone, ..) = generate::build(&block, &alone, false).unwrap();
+        let mut list = first_list.unwrap();
+        for lies in [false, true] {
+            if lies {
+                for account in &mut list {
+                    for change in &mut account.balance_changes {
+                        change.post_balance ^= alloy_primitives::U256::from(1);
+                    }
+                    for slot in &mut account.storage_changes {
+                        slot.changes.retain(|change| change.block_access_index.get() % 3 != 0);
+                    }
+                }
+            }
+            let parallel = Parallel {
+                pool: Some(pool.clone()),
+                least: 1,
+                ..Parallel::with_workers(NonZeroUsize::new(4).unwrap())
+            };
+            let (ours, _, statistics) =
+                generate::build_listed(&block, Some(&list), &parallel, false).unwrap();
+            if let Some(difference) = generate::difference(&ours, &alone) {
+                panic!("generated block {seed} with a list, lies: {lies}: {difference}");
+            }
+            if lies {
+                lied_conflicts += statistics.conflicts;
+            } else {
+                listed += statistics.transactions;
+                listed_conflicts += statistics.conflicts;
+            }
+        }
     }
     println!(
+        "with lists: {listed} transactions, {listed_conflicts} conflicts; with lists that lie: {lied_conflicts}"
+    );
+    println!(
         "{count} blocks from {first}: {included} transactions ({failed} failed), {skipped} left out; {conflicts} conflicts in 4 \
-         executions"
+         executions, {in_order} executed in order"
     );
     if count >= 100 {
         assert!(conflicts > 100 && failed > 100 && skipped > 100);

@@ -6,7 +6,9 @@ use alloy_eip7928::{
     AccountChanges, BalanceChange, BlockAccessIndex, BlockAccessList, CodeChange, NonceChange, SlotChanges,
     StorageChange,
 };
-use alloy_primitives::{Address, Bytes, U256};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use zvm_runtimes::evm::{Foreseen, ForeseenAccount};
+use zvm_runtimes::revm::bytecode::Bytecode;
 
 use super::{Changes, Stream};
 
@@ -59,6 +61,54 @@ impl AccessListBuilder {
         });
         accounts.collect()
     }
+}
+
+/// An access list as the executor follows it: what each transaction finds, and the codes it names.
+///
+/// Transactions are counted from the one in place `first` of the block. Changes before it are in the state already, those after
+/// the last concern no transaction.
+pub(super) fn foreseen(
+    list: &[AccountChanges],
+    first: usize,
+) -> (Foreseen, Vec<(B256, Bytecode)>) {
+    let mut codes = Vec::new();
+    let before = 1 + first as u64;
+    let place = |index: BlockAccessIndex| u32::try_from(index.get().checked_sub(before)?).ok();
+    let mut accounts = Foreseen::default();
+    for changes in list {
+        let mut account = ForeseenAccount::default();
+        for change in &changes.balance_changes {
+            let at = place(change.block_access_index);
+            account.balances.extend(at.map(|at| (at, change.post_balance)));
+        }
+        for change in &changes.nonce_changes {
+            let at = place(change.block_access_index);
+            account.nonces.extend(at.map(|at| (at, change.new_nonce)));
+        }
+        for change in &changes.code_changes {
+            let hash = keccak256(&change.new_code);
+            let code = change.new_code.clone();
+            let code = Bytecode::new_raw_checked(code.clone())
+                .unwrap_or_else(|_| Bytecode::new_legacy(code));
+            codes.push((hash, code));
+            let at = place(change.block_access_index);
+            account.codes.extend(at.map(|at| (at, hash)));
+        }
+        for slot in &changes.storage_changes {
+            let values = slot.changes.iter().filter_map(|change| {
+                Some((place(change.block_access_index)?, change.new_value))
+            });
+            let mut values: Vec<_> = values.collect();
+            values.sort_unstable_by_key(|(at, _)| *at);
+            account.slots.insert(slot.slot, values);
+        }
+        // The list comes from others: its order is not relied on.
+        account.balances.sort_unstable_by_key(|(at, _)| *at);
+        account.nonces.sort_unstable_by_key(|(at, _)| *at);
+        account.codes.sort_unstable_by_key(|(at, _)| *at);
+        accounts.insert(changes.address, account);
+    }
+    (accounts, codes)
 }
 
 impl Stream for AccessListBuilder {

@@ -17,6 +17,9 @@ const HOTTEST: u8 = 24;
 /// When so many of the last 32 transactions had to be executed again, all go in line.
 const SATURATED: u32 = 12;
 
+/// So many of the last 64 transactions that wait for the one before them leave nothing for another worker.
+const SERIAL: u32 = 48;
+
 #[derive(Debug)]
 pub(super) struct Contention {
     /// The key of each transaction.
@@ -32,6 +35,10 @@ pub(super) struct Contention {
     recent: u32,
     /// The transactions from here to there go in line.
     in_line: u32,
+    /// Nothing is learnt.
+    quiet: bool,
+    /// One bit a transaction dispatched, the latest lowest: it waits for the one before it.
+    chained: u64,
 }
 
 /// What a transaction is known by before it runs.
@@ -76,7 +83,21 @@ impl Contention {
             last: vec![NONE; targets],
             recent: 0,
             in_line: 0,
+            quiet: false,
+            chained: 0,
         }
+    }
+
+    /// Of a block in which nothing is in the way of anything.
+    pub(super) fn none(count: usize) -> Self {
+        let nobody = Outline {
+            sender: Address::ZERO,
+            to: None,
+            data: 0,
+        };
+        let mut contention = Self::new(core::iter::repeat_n(nobody, count));
+        contention.quiet = true;
+        contention
     }
 
     fn root(&mut self, mut key: u32) -> u32 {
@@ -90,6 +111,21 @@ impl Contention {
 
     /// The transaction to wait for before this one, which is being dispatched, and how many to take at once.
     pub(super) fn plan(&mut self, index: u32) -> (Option<u32>, u32) {
+        let (before, many) = self.look(index);
+        let follows = before.is_some_and(|before| before + 1 == index);
+        self.chained = self.chained << 1 | u64::from(follows);
+        (before, many)
+    }
+
+    /// Whether transactions have been going one after the other for so long that other workers are of no use.
+    pub(super) fn is_serial(&self) -> bool {
+        self.chained.count_ones() >= SERIAL
+    }
+
+    fn look(&mut self, index: u32) -> (Option<u32>, u32) {
+        if self.quiet {
+            return (None, 1);
+        }
         if index < self.in_line {
             return (index.checked_sub(1), 1);
         }
@@ -128,6 +164,9 @@ impl Contention {
 
     /// The transaction had to be executed again, because of that other one.
     pub(super) fn failed(&mut self, index: u32, with: Option<u32>) {
+        if self.quiet {
+            return;
+        }
         self.recent = self.recent << 1 | 1;
         if self.recent.count_ones() >= SATURATED {
             self.in_line = index.saturating_add(128);

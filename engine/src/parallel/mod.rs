@@ -21,8 +21,10 @@ mod tests;
 mod worker;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
+use alloy_eip7928::AccountChanges;
 use alloy_primitives::{Address, U256};
 use zvm_runtimes::evm::{Access, Fork, ReadError, StateReader, Versions};
 use zvm_storage::StoredReceipt;
@@ -36,6 +38,9 @@ pub use access_list::AccessListBuilder;
 pub const DEFAULT_WINDOW: usize = 64;
 /// Blocks of fewer transactions are executed in order, by default: waking another worker costs more.
 pub const DEFAULT_LEAST: usize = 8;
+
+/// Transactions that go by the plain loop when they turn out to go one after the other anyway; twice as many each time.
+const IN_ORDER: usize = 128;
 
 /// How a block is spread over cores.
 #[derive(Debug, Clone)]
@@ -136,8 +141,17 @@ pub struct Statistics {
     pub executions: u64,
     /// Transactions that had read what was not so in their turn.
     pub conflicts: u64,
-    /// The block was executed by the plain loop.
-    pub in_order: bool,
+    /// Transactions executed by the plain loop.
+    pub in_order: u64,
+}
+
+impl Statistics {
+    fn add(&mut self, part: &Self) {
+        self.transactions += part.transactions;
+        self.executions += part.executions;
+        self.conflicts += part.conflicts;
+        self.in_order += part.in_order;
+    }
 }
 
 impl BlockExecutor<'_, '_> {
@@ -155,24 +169,79 @@ impl BlockExecutor<'_, '_> {
         mode: Mode,
         stream: &mut dyn Stream,
     ) -> Result<Statistics, ExecutionError> {
+        self.transact_listed(transactions, None, readers, parallel, mode, stream)
+    }
+
+    /// The same with the block's access list (EIP-7928), which tells every transaction what those before it do: nothing waits for
+    /// anything and nothing is learnt about conflicts. A list that does not tell the truth costs time and changes nothing;
+    /// whether it is the block's is to be checked against the one that [`AccessListBuilder`] collects.
+    ///
+    /// # Errors
+    /// As [`BlockExecutor::transact_all`].
+    pub fn transact_listed(
+        &mut self,
+        transactions: &[(&Tx, Address)],
+        list: Option<&[AccountChanges]>,
+        readers: &dyn Readers,
+        parallel: &Parallel,
+        mode: Mode,
+        stream: &mut dyn Stream,
+    ) -> Result<Statistics, ExecutionError> {
         let wants = stream.wants_accesses();
         let alone = parallel.workers.get() == 1 || transactions.len() < parallel.least;
         if self.fork() < Fork::Byzantium || (alone && !wants) || transactions.is_empty() {
-            return self.transact_in_order(transactions, mode, stream);
+            return self.transact_loop(transactions, 0..transactions.len(), mode, stream);
         }
+        let mut total = Statistics::default();
+        let mut in_order = IN_ORDER;
+        let mut done = 0;
+        while done < transactions.len() {
+            let part = self.transact_spread(transactions, done, list, readers, parallel, mode, stream)?;
+            total.add(&part);
+            done += part.transactions as usize;
+            if done < transactions.len() {
+                // They go one after the other: then the plain loop is the quickest way. After a while it is tried again.
+                let until = transactions.len().min(done + in_order);
+                total.add(&self.transact_loop(transactions, done..until, mode, stream)?);
+                done = until;
+                in_order *= 2;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Executes the transactions from `first` on by several workers, until the last or until that is of no use.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one call")]
+    fn transact_spread(
+        &mut self,
+        transactions: &[(&Tx, Address)],
+        first: usize,
+        list: Option<&[AccountChanges]>,
+        readers: &dyn Readers,
+        parallel: &Parallel,
+        mode: Mode,
+        stream: &mut dyn Stream,
+    ) -> Result<Statistics, ExecutionError> {
         let block = self.machine.block().clone();
         let cfg = self.machine.cfg().clone();
-        let window = parallel.window.clamp(1, transactions.len());
+        let rest = &transactions[first..];
+        let window = parallel.window.clamp(1, rest.len());
+        let wants = stream.wants_accesses();
         let state = self.machine.state_mut();
-        let versions = Versions::new(state, block.beneficiary, window);
+        let mut versions = Versions::new(state, block.beneficiary, window);
+        if let Some(list) = list {
+            let (foreseen, codes) = access_list::foreseen(list, first);
+            versions = versions.foresee(foreseen, codes);
+        }
         let statistics = worker::run(
             worker::Block {
-                transactions,
+                transactions: rest,
                 readers,
                 cfg,
                 block,
                 runner: self.runner.clone(),
                 mode,
+                foreseen: list.is_some(),
             },
             parallel,
             window,
@@ -181,20 +250,25 @@ impl BlockExecutor<'_, '_> {
                 tally: &mut self.tally,
                 stream,
                 wants,
+                first,
             },
         );
         versions.finish(self.machine.state_mut());
         statistics
     }
 
-    fn transact_in_order(
+    /// The plain loop.
+    fn transact_loop(
         &mut self,
         transactions: &[(&Tx, Address)],
+        range: Range<usize>,
         mode: Mode,
         stream: &mut dyn Stream,
     ) -> Result<Statistics, ExecutionError> {
-        for (index, (tx, sender)) in transactions.iter().enumerate() {
-            match self.transact(tx, *sender) {
+        let count = range.len() as u64;
+        for index in range {
+            let (tx, sender) = transactions[index];
+            match self.transact(tx, sender) {
                 Ok(receipt) => stream.included(index, receipt),
                 Err(error) if mode == Mode::Building && error.is_invalid_block() => {
                     stream.skipped(index, error);
@@ -202,12 +276,11 @@ impl BlockExecutor<'_, '_> {
                 Err(error) => return Err(error),
             }
         }
-        let count = transactions.len() as u64;
         Ok(Statistics {
             transactions: count,
             executions: count,
             conflicts: 0,
-            in_order: true,
+            in_order: count,
         })
     }
 }

@@ -128,6 +128,11 @@ impl Schedule {
         Step::Sleep
     }
 
+    /// How many transactions are committed.
+    pub(super) fn committed_count(&self) -> u32 {
+        self.committed
+    }
+
     /// Whether every transaction was dispatched, so that a worker that comes now is not needed.
     pub(super) fn is_dispatched(&self) -> bool {
         self.stopped || (self.next == self.count() && self.parked_count == 0)

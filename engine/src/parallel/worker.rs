@@ -27,6 +27,8 @@ pub(super) struct Block<'b> {
     pub(super) block: BlockEnv,
     pub(super) runner: Option<Arc<dyn FrameRunner>>,
     pub(super) mode: Mode,
+    /// What transactions find is known before: none waits for another.
+    pub(super) foreseen: bool,
 }
 
 /// Where what is certain goes.
@@ -34,6 +36,8 @@ pub(super) struct Committer<'c, 'r> {
     pub(super) tally: &'c mut Tally<'r>,
     pub(super) stream: &'c mut dyn Stream,
     pub(super) wants: bool,
+    /// Place of the first transaction in the block.
+    pub(super) first: usize,
 }
 
 /// What the workers share.
@@ -48,6 +52,8 @@ struct Shared<'b, 'c, 'r> {
     executions: AtomicU64,
     conflicts: AtomicU64,
     disturb: Option<u64>,
+    /// The block may be given back before its end, to go on in order.
+    may_stop: bool,
 }
 
 struct Plan {
@@ -63,7 +69,7 @@ impl Plan {
     }
 }
 
-/// Executes a block.
+/// Executes a block, or its beginning if other workers turn out to be of no use: [`Statistics::transactions`] says how much.
 pub(super) fn run<'b>(
     block: Block<'b>,
     parallel: &Parallel,
@@ -79,9 +85,15 @@ pub(super) fn run<'b>(
     });
     let plan = Plan {
         schedule: Schedule::new(transactions.len() as u32, window as u32),
-        contention: Contention::new(outlines),
+        contention: if block.foreseen {
+            Contention::none(transactions.len())
+        } else {
+            Contention::new(outlines)
+        },
         sleepers: 0,
     };
+    // Only transactions executed here say what they read and change.
+    let may_stop = !committer.wants;
     let shared = Shared {
         block,
         versions,
@@ -92,6 +104,7 @@ pub(super) fn run<'b>(
         executions: AtomicU64::new(0),
         conflicts: AtomicU64::new(0),
         disturb: parallel.disturb,
+        may_stop,
     };
     let others = parallel.workers.get().min(transactions.len()) - 1;
     match &parallel.pool {
@@ -114,10 +127,10 @@ pub(super) fn run<'b>(
         return Err(failure);
     }
     Ok(Statistics {
-        transactions: transactions.len() as u64,
+        transactions: u64::from(shared.plan.into_inner().schedule.committed_count()),
         executions: shared.executions.into_inner(),
         conflicts: shared.conflicts.into_inner(),
-        in_order: false,
+        in_order: 0,
     })
 }
 
@@ -243,6 +256,9 @@ impl<'w, 'b, 'c, 'r> Worker<'w, 'b, 'c, 'r> {
                         }
                     }
                     plan.schedule.committed(from, to);
+                    if self.shared.may_stop && plan.contention.is_serial() {
+                        plan.schedule.stop();
+                    }
                     if plan.sleepers > 0 && plan.schedule.has_work_for_another() {
                         self.shared.work.notify_all();
                     }
@@ -326,7 +342,8 @@ impl<'w, 'b, 'c, 'r> Worker<'w, 'b, 'c, 'r> {
         };
         match outcome {
             Err(error) if shared.block.mode == Mode::Building && error.is_invalid_block() => {
-                committer.stream.skipped(index as usize, error);
+                let place = committer.first + index as usize;
+                committer.stream.skipped(place, error);
                 Ok(())
             }
             other => other,
@@ -370,7 +387,7 @@ impl Committer<'_, '_> {
         base: &dyn StateReader,
     ) -> Result<(), ExecutionError> {
         self.tally.take_deposits(&result)?;
-        let place = index as usize;
+        let place = self.first + index as usize;
         if self.wants {
             let fee = match speculation.fee() {
                 Some(fee) => {

@@ -25,4 +25,6 @@ pub use machine::{
 pub use state::{
     AccountState, Accounts, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
 };
-pub use versions::{Access, Conflict, Speculation, VersionReader, Versions};
+pub use versions::{
+    Access, Conflict, Foreseen, ForeseenAccount, Speculation, VersionReader, Versions,
+};

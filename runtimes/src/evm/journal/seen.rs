@@ -69,7 +69,10 @@ impl BlockJournal<'_> {
         }
         let before = account.original.as_ref().map(|info| info.balance);
         let moved = before.unwrap_or_default() != info.balance;
-        account.seen.balance |= moved && info.nonce == 0;
+        // Empty or not by what the transaction itself moved.
+        let by_balance = moved && info.nonce == 0;
+        account.seen.balance |= by_balance;
+        account.seen.nonce |= by_balance;
         account.seen.emptiness = true;
     }
 

@@ -1,8 +1,8 @@
 //! Multi-version memory: the state of a block while its transactions are executed before their turn.
 //!
 //! There is one cell an account. It holds the account as the committed transactions left it, read from below once, and the
-//! numbers of the transactions that have changed it and are not committed. What those did is not copied: it lies in the
-//! [`Speculation`] of the transaction, the accounts it saw and changed, in a ring of as many as may run ahead. A reader of
+//! differences and slots of the transactions that have changed it and are not committed. What else those did is not copied: it lies
+//! in the [`Speculation`] of the transaction, the accounts it saw and changed, in a ring of as many as may run ahead. A reader of
 //! transaction `i` takes the committed account and adds what the finished transactions before `i` did.
 //!
 //! What a reader sees is a guess. A transaction is decided about once, in its turn, when everything before it is committed:
@@ -25,15 +25,17 @@ use revm::state::{AccountInfo, TransactionId};
 use super::journal::LARGE;
 use super::machine::MachineError;
 use super::state::{AccountState, Accounts, BlockState, ReadError, Slot, StateReader};
-use table::{Cell, Table};
+use table::{Cell, Pending, PendingList, Table};
 
 mod access;
+mod foreseen;
 mod reader;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use access::Access;
+pub use foreseen::{Foreseen, ForeseenAccount};
 pub use reader::VersionReader;
 
 /// No transaction.
@@ -85,6 +87,7 @@ pub struct Versions {
     hashes: Mutex<alloy_primitives::map::HashMap<u64, B256>>,
     beneficiary: Address,
     beneficiary_cell: AtomicU32,
+    foreseen: Foreseen,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +114,21 @@ impl Versions {
             hashes: Mutex::default(),
             beneficiary,
             beneficiary_cell: AtomicU32::new(NONE),
+            foreseen: Foreseen::default(),
         }
+    }
+
+    /// Shows transactions what an access list says those before them did, in place of what they did. What it says is checked
+    /// like every guess.
+    #[must_use]
+    pub fn foresee(
+        mut self,
+        foreseen: Foreseen,
+        codes: impl IntoIterator<Item = (B256, Bytecode)>,
+    ) -> Self {
+        self.foreseen = foreseen;
+        self.codes.get_mut().uncommitted.extend(codes);
+        self
     }
 
     /// Gives the accounts with all committed changes back.
@@ -138,7 +155,7 @@ impl Versions {
         }
         for (account, cell) in lane.touched() {
             self.publish_code(account);
-            self.table.cell(cell).lock().writers.push(index);
+            self.table.cell(cell).lock().note(index, account);
         }
     }
 
@@ -223,7 +240,7 @@ impl Versions {
             }
             let mut cell = self.table.cell(id).lock();
             if shown {
-                cell.forget_writer(index);
+                cell.forget(index, account);
             }
             cell.changed = index;
             if let Some(now) = cell.state.as_deref_mut() {
@@ -256,8 +273,8 @@ impl Versions {
     }
 
     fn withdraw(&self, index: u32, speculation: &Speculation) {
-        for (_, id) in speculation.touched() {
-            self.table.cell(id).lock().forget_writer(index);
+        for (account, id) in speculation.touched() {
+            self.table.cell(id).lock().forget(index, account);
         }
     }
 
@@ -276,24 +293,38 @@ impl Versions {
         Ok(now.map(|info| info.balance).unwrap_or_default())
     }
 
-    /// An account as the transactions before `index` leave it, as far as they are known.
+    /// An account as the transactions before `index` leave it: as far as they are known and, where that is a guess anyway, as
+    /// is foreseen.
     fn account(
         &self,
         id: u32,
         address: Address,
-        index: u32,
+        (index, guess): (u32, bool),
         base: &dyn StateReader,
     ) -> Result<Option<AccountInfo>, ReadError> {
-        let (mut info, writers) = {
+        let (mut info, mut more) = {
             let mut cell = self.table.cell(id).lock();
             let info = cell.load(address, base)?.info();
-            let info = info.map(AccountInfo::copy_without_code);
-            (info, cell.writers_before(index))
+            let mut info = info.map(AccountInfo::copy_without_code);
+            if guess && let Some(foreseen) = self.foreseen.get(&address) {
+                return Ok(foreseen.account(info, index));
+            }
+            let before = cell.pending.iter().filter(|pending| pending.index < index);
+            if !before.clone().any(|pending| pending.more) {
+                for pending in before {
+                    let info = info.get_or_insert_default();
+                    info.balance = info.balance.wrapping_add(pending.difference);
+                    info.nonce = info.nonce.max(pending.nonce);
+                }
+                return Ok(info);
+            }
+            (info, before.copied().collect::<PendingList>())
         };
-        for writer in writers {
-            let lane = self.lane(writer);
+        more.sort_unstable_by_key(|pending| pending.index);
+        for pending in more {
+            let lane = self.lane(pending.index);
             // Otherwise it was committed a moment ago: then this is a guess of what was before.
-            if lane.index == writer
+            if lane.index == pending.index
                 && let Some(change) = lane.accounts.get(&address)
             {
                 info = merged(info.as_ref(), change);
@@ -302,39 +333,47 @@ impl Versions {
         Ok(info)
     }
 
-    /// A slot as the transactions before `index` leave it, as far as they are known.
+    /// The same of a slot.
     fn storage(
         &self,
         id: u32,
         address: &Address,
         key: &U256,
-        index: u32,
+        (index, guess): (u32, bool),
         base: &dyn StateReader,
     ) -> Result<U256, ReadError> {
-        let writers = {
-            let mut cell = self.table.cell(id).lock();
-            let writers = cell.writers_before(index);
-            if writers.is_empty() {
-                return cell.slot(*address, key, base);
-            }
-            writers
-        };
-        for writer in writers.iter().rev() {
-            let lane = self.lane(*writer);
-            if lane.index != *writer {
-                continue;
-            }
-            let Some(change) = lane.accounts.get(address) else {
-                continue;
-            };
-            if let Some(slot) = change.written_slots().find(|(at, _)| *at == key) {
-                return Ok(slot.1.present());
-            }
-            if change.created || change.destroyed {
-                return Ok(U256::ZERO);
-            }
+        if guess
+            && let Some(foreseen) = self.foreseen.get(address)
+            && let Some(value) = foreseen.slot(key, index)
+        {
+            // What is compared with it must be there.
+            let known = self.table.cell(id).lock().slot(*address, key, base);
+            return known.map(|_| value);
         }
-        self.table.cell(id).lock().slot(*address, key, base)
+        let mut cell = self.table.cell(id).lock();
+        let noted = cell.noted_slot(key, index);
+        let before = cell.pending.iter().filter(|pending| pending.index < index);
+        let more = before.filter(|pending| pending.more);
+        let last = more.map(|pending| pending.index).max();
+        let Some(last) = last.filter(|last| noted.is_none_or(|(writer, _)| writer < *last)) else {
+            return match noted {
+                Some((_, value)) => Ok(value),
+                None => cell.slot(*address, key, base),
+            };
+        };
+        // A later transaction did more than writing slots: it may have done away with all of them.
+        let committed = match noted {
+            Some((_, value)) => value,
+            None => cell.slot(*address, key, base)?,
+        };
+        drop(cell);
+        let lane = self.lane(last);
+        let gone = lane.index == last
+            && lane
+                .accounts
+                .get(address)
+                .is_some_and(|change| change.created || change.destroyed);
+        Ok(if gone { U256::ZERO } else { committed })
     }
 
     fn code(&self, hash: &B256, base: &dyn StateReader) -> Result<Bytecode, ReadError> {
@@ -409,10 +448,9 @@ fn holds(seen: &AccountState, now: &AccountState) -> bool {
     if knew.nonce && nonce != nonce_now {
         return false;
     }
-    if knew.emptiness
-        && ((nonce == 0) != (nonce_now == 0)
-            || nonce == 0 && balance.is_zero() != balance_now.is_zero())
-    {
+    let empty_now = nonce_now == 0 && balance_now.is_zero();
+    let was_empty = nonce == 0 && balance.is_zero();
+    if knew.emptiness && (was_empty != empty_now || nonce != 0 && nonce_now == 0) {
         return false;
     }
     if balance != balance_now
@@ -470,6 +508,21 @@ impl AccountState {
             merged.code.clone_from(&after.code);
         }
         merged
+    }
+
+    /// What is noted of the change for those after the transaction.
+    fn pending(&self, index: u32) -> Option<Pending> {
+        let (after, before) = (&self.live.info, self.original.as_ref());
+        let (balance, nonce) = before.map_or((U256::ZERO, 0), |info| (info.balance, info.nonce));
+        let code_changed = code_hash(Some(after)) != code_hash(before);
+        let more = self.created || self.destroyed || code_changed || after.nonce < nonce;
+        let same = after.balance == balance && after.nonce == nonce;
+        (more || !same).then(|| Pending {
+            index,
+            more,
+            nonce: if after.nonce == nonce { 0 } else { after.nonce },
+            difference: after.balance.wrapping_sub(balance),
+        })
     }
 
     /// The slots that the transaction wrote.

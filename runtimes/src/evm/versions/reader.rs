@@ -29,7 +29,8 @@ impl Known {
 pub struct VersionReader<'v> {
     versions: &'v Versions,
     base: &'v dyn StateReader,
-    index: Cell<u32>,
+    /// The transaction, and whether it is before its turn.
+    index: Cell<(u32, bool)>,
     /// The sender and the nonce it has if the transaction is in order.
     predicted: Cell<Option<(Address, u64)>>,
     cells: RefCell<Vec<u32>>,
@@ -51,7 +52,7 @@ impl<'v> VersionReader<'v> {
         Self {
             versions,
             base,
-            index: Cell::new(0),
+            index: Cell::new((0, true)),
             predicted: Cell::new(None),
             cells: RefCell::default(),
             probes: RefCell::default(),
@@ -65,7 +66,7 @@ impl<'v> VersionReader<'v> {
     }
 
     pub(in crate::evm) fn begin(&self, index: u32, predicted: Option<(Address, u64)>) {
-        self.index.set(index);
+        self.index.set((index, predicted.is_some()));
         self.predicted.set(predicted);
         self.cells.borrow_mut().clear();
         self.probes.borrow_mut().clear();

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use alloy_primitives::map::AddressMap;
+use alloy_primitives::map::{AddressMap, Entry, HashMap};
 use alloy_primitives::{Address, U256};
 use parking_lot::{Mutex, RwLock};
 use revm::state::TransactionId;
@@ -12,16 +12,33 @@ use smallvec::SmallVec;
 use super::NONE;
 use crate::evm::state::{AccountState, ReadError, Slot, StateReader};
 
-/// Numbers of transactions.
-pub(super) type Writers = SmallVec<[u32; 4]>;
+/// What a finished transaction that is not committed did to an account, but for its slots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) index: u32,
+    /// More than balance and nonce has changed: the transaction itself says what.
+    pub(super) more: bool,
+    /// The nonce after it, if that changed; it never becomes zero without more.
+    pub(super) nonce: u64,
+    /// Added to the balance, modulo 2^256.
+    pub(super) difference: U256,
+}
+
+/// In no order.
+pub(super) type PendingList = SmallVec<[Pending; 1]>;
+
+/// Values of slots after finished transactions that are not committed.
+type PendingSlots = HashMap<U256, SmallVec<[(u32, U256); 1]>>;
 
 /// An account of the block.
 #[derive(Debug)]
 pub(super) struct Cell {
     /// As the committed transactions left it; `None` until it is read.
     pub(super) state: Option<Box<AccountState>>,
-    /// Finished transactions that changed it and are not committed.
-    pub(super) writers: Writers,
+    /// By finished transactions that are not committed.
+    pub(super) pending: PendingList,
+    /// The same of its slots; there once a transaction wrote one.
+    pub(super) slots: Option<Box<PendingSlots>>,
     /// The last committed transaction that changed it.
     pub(super) changed: u32,
 }
@@ -30,7 +47,8 @@ impl Default for Cell {
     fn default() -> Self {
         Self {
             state: None,
-            writers: Writers::new(),
+            pending: PendingList::new(),
+            slots: None,
             changed: NONE,
         }
     }
@@ -70,16 +88,38 @@ impl Cell {
         Ok(value)
     }
 
-    /// The writers before a transaction, in order.
-    pub(super) fn writers_before(&self, index: u32) -> Writers {
-        let mut writers: Writers = self.writers.iter().copied().collect();
-        writers.retain(|writer| *writer < index);
-        writers.sort_unstable();
-        writers
+    /// Notes what a finished transaction did.
+    pub(super) fn note(&mut self, index: u32, change: &AccountState) {
+        if let Some(pending) = change.pending(index) {
+            self.pending.push(pending);
+        }
+        for (key, slot) in change.written_slots() {
+            let slots = self.slots.get_or_insert_default();
+            slots.entry(*key).or_default().push((index, slot.present()));
+        }
     }
 
-    pub(super) fn forget_writer(&mut self, index: u32) {
-        self.writers.retain(|writer| *writer != index);
+    /// Forgets what a transaction did, which was noted.
+    pub(super) fn forget(&mut self, index: u32, change: &AccountState) {
+        self.pending.retain(|pending| pending.index != index);
+        let Some(slots) = &mut self.slots else {
+            return;
+        };
+        for (key, _) in change.written_slots() {
+            if let Entry::Occupied(mut values) = slots.entry(*key) {
+                values.get_mut().retain(|(writer, _)| *writer != index);
+                if values.get().is_empty() {
+                    values.remove();
+                }
+            }
+        }
+    }
+
+    /// The value a slot has after the last noted transaction before this one that wrote it.
+    pub(super) fn noted_slot(&self, key: &U256, index: u32) -> Option<(u32, U256)> {
+        let values = self.slots.as_ref()?.get(key)?;
+        let before = values.iter().filter(|(writer, _)| *writer < index);
+        before.max_by_key(|(writer, _)| *writer).copied()
     }
 }
 
