@@ -157,7 +157,11 @@ impl Spread {
         let compiler = Compiler::new().map_err(|error| error.to_string())?;
         let runner = tier.runner(&compiler).map_err(|error| error.to_string())?;
         let one = [NonZeroUsize::MIN];
-        let threads = if self.threads.is_empty() { &one[..] } else { &self.threads };
+        let threads = if self.threads.is_empty() {
+            &one[..]
+        } else {
+            &self.threads
+        };
         let compared = compare_threads(blocks, repetitions, threads, &runner)?;
         Ok(BlocksReport {
             blocks: blocks.len(),

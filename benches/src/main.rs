@@ -143,7 +143,9 @@ impl BlocksArgs {
 
 fn load(name: &str) -> Result<Load, String> {
     let known = Load::ALL.iter().find(|(known, _)| *known == name);
-    known.map(|(_, load)| *load).ok_or_else(|| format!("no load is named {name}"))
+    known
+        .map(|(_, load)| *load)
+        .ok_or_else(|| format!("no load is named {name}"))
 }
 
 fn main() -> eyre::Result<ExitCode> {
@@ -207,7 +209,11 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
         if let Some(tier) = &report.tier {
             tier_table(&mut out, tier)?;
         }
-        let to = if args.load.is_some() { "the plain loop" } else { "what was recorded" };
+        let to = if args.load.is_some() {
+            "the plain loop"
+        } else {
+            "what was recorded"
+        };
         writeln!(out, "equal to {to}: {}", report.equal)?;
     }
     Ok(if report.equal {

@@ -66,7 +66,13 @@ pub fn compare_threads(
     let sides: Vec<Side<'_>> = core::iter::once(Side::Plain)
         .chain(ways.iter().map(Side::Ours))
         .collect();
-    let mut totals = vec![Sample { wall: 0.0, cpu: 0.0 }; sides.len()];
+    let mut totals = vec![
+        Sample {
+            wall: 0.0,
+            cpu: 0.0
+        };
+        sides.len()
+    ];
     let mut executions = vec![0_u64; sides.len()];
     let mut equal = true;
     for block in blocks {
@@ -82,7 +88,11 @@ pub fn compare_threads(
                         let (wall, cpu) = (Instant::now(), process_cpu_time());
                         let outcome = block.execute_plain(&envs).map_err(named)?;
                         let sample = since(wall, cpu);
-                        gas = outcome.results.iter().map(|result| result.tx_gas_used()).sum();
+                        gas = outcome
+                            .results
+                            .iter()
+                            .map(|result| result.tx_gas_used())
+                            .sum();
                         (sample, envs.len() as u64)
                     }
                     Side::Ours(parallel) => {
@@ -204,12 +214,15 @@ pub fn simulate_workers(
         let in_order: f64 = work.iter().map(|work| work.seconds).sum();
         transactions += work.len() as u64;
         for (at, count) in workers.iter().enumerate() {
-            // As many as are useful may run ahead.
-            let window = DEFAULT_WINDOW.max(4 * count);
+            let window = DEFAULT_WINDOW.saturating_mul(*count);
             let simulated = simulate(&work, *count, window, overhead);
             executions[at] += simulated.executions;
             let gas = block.header.gas_used;
-            found[at].push((in_order / simulated.seconds, in_order / ideal(&work, *count), gas));
+            found[at].push((
+                in_order / simulated.seconds,
+                in_order / ideal(&work, *count),
+                gas,
+            ));
         }
     }
     let simulations = workers.iter().zip(found).zip(executions);

@@ -261,7 +261,11 @@ impl Chain {
         if let Some(runner) = &self.runner {
             executor.set_runner(Arc::clone(runner));
         }
-        let transactions: Vec<_> = body.transactions.iter().zip(senders.iter().copied()).collect();
+        let transactions: Vec<_> = body
+            .transactions
+            .iter()
+            .zip(senders.iter().copied())
+            .collect();
         let readers = StoreReaders::new(&*self.store, &self.codes, fork);
         executor.transact_all(
             &transactions,

@@ -73,7 +73,11 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
         assert!(list.is_none());
         included += expected.receipts.len();
         skipped += expected.skipped.len();
-        failed += expected.receipts.iter().filter(|receipt| !receipt.success).count();
+        failed += expected
+            .receipts
+            .iter()
+            .filter(|receipt| !receipt.success)
+            .count();
         let mut first_list: Option<alloy_eip7928::BlockAccessList> = None;
         for workers in [1, 2, 4, 8] {
             let window = [64, 3, 16][seed as usize % 3];
@@ -91,7 +95,10 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
             assert!(!wants_list || statistics.in_order == 0);
             conflicts += statistics.conflicts;
             if let Some(difference) = generate::difference(&ours, &expected) {
-                panic!("generated block {seed} ({}), {workers} workers: {difference}", block.fork);
+                panic!(
+                    "generated block {seed} ({}), {workers} workers: {difference}",
+                    block.fork
+                );
             }
             if let Some(list) = list {
                 let first = first_list.get_or_insert_with(|| list.clone());
@@ -101,7 +108,8 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
         // A block of the transactions that were included, followed with its list, and with one that lies.
         let mut block = block;
         let included = expected.included.iter();
-        let kept = included.map(|index| (block.transactions[*index].clone(), block.senders[*index]));
+        let kept =
+            included.map(|index| (block.transactions[*index].clone(), block.senders[*index]));
         (block.transactions, block.senders) = kept.unzip();
         let (alone, ..) = generate::build(&block, &alone, false).unwrap();
         let mut list = first_list.unwrap();
@@ -112,7 +120,8 @@ fn generated_blocks_are_the_same_with_every_number_of_workers_and_any_schedule()
                         change.post_balance ^= alloy_primitives::U256::from(1);
                     }
                     for slot in &mut account.storage_changes {
-                        slot.changes.retain(|change| change.block_access_index.get() % 3 != 0);
+                        slot.changes
+                            .retain(|change| change.block_access_index.get() % 3 != 0);
                     }
                 }
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use alloy_eip7928::{
-    AccountChanges, BalanceChange, BlockAccessIndex, BlockAccessList, CodeChange, NonceChange, SlotChanges,
-    StorageChange,
+    AccountChanges, BalanceChange, BlockAccessIndex, BlockAccessList, CodeChange, NonceChange,
+    SlotChanges, StorageChange,
 };
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use zvm_runtimes::evm::{Foreseen, ForeseenAccount};
@@ -41,22 +41,25 @@ impl AccessListBuilder {
                     continue;
                 }
                 let values = values.into_iter();
-                let values = values.map(|(index, value)| StorageChange::new(BlockAccessIndex::new(index), value));
+                let values = values
+                    .map(|(index, value)| StorageChange::new(BlockAccessIndex::new(index), value));
                 let slot = SlotChanges::new(slot, values.collect());
                 changes.storage_changes.push(slot);
             }
             let balances = collected.balances.into_iter();
-            changes
-                .balance_changes
-                .extend(balances.map(|(index, balance)| BalanceChange::new(BlockAccessIndex::new(index), balance)));
+            changes.balance_changes.extend(
+                balances.map(|(index, balance)| {
+                    BalanceChange::new(BlockAccessIndex::new(index), balance)
+                }),
+            );
             let nonces = collected.nonces.into_iter();
-            changes
-                .nonce_changes
-                .extend(nonces.map(|(index, nonce)| NonceChange::new(BlockAccessIndex::new(index), nonce)));
+            changes.nonce_changes.extend(
+                nonces.map(|(index, nonce)| NonceChange::new(BlockAccessIndex::new(index), nonce)),
+            );
             let codes = collected.codes.into_iter();
-            changes
-                .code_changes
-                .extend(codes.map(|(index, code)| CodeChange::new(BlockAccessIndex::new(index), code)));
+            changes.code_changes.extend(
+                codes.map(|(index, code)| CodeChange::new(BlockAccessIndex::new(index), code)),
+            );
             changes
         });
         accounts.collect()
@@ -67,10 +70,7 @@ impl AccessListBuilder {
 ///
 /// Transactions are counted from the one in place `first` of the block. Changes before it are in the state already, those after
 /// the last concern no transaction.
-pub(super) fn foreseen(
-    list: &[AccountChanges],
-    first: usize,
-) -> (Foreseen, Vec<(B256, Bytecode)>) {
+pub(super) fn foreseen(list: &[AccountChanges], first: usize) -> (Foreseen, Vec<(B256, Bytecode)>) {
     let mut codes = Vec::new();
     let before = 1 + first as u64;
     let place = |index: BlockAccessIndex| u32::try_from(index.get().checked_sub(before)?).ok();
@@ -79,7 +79,9 @@ pub(super) fn foreseen(
         let mut account = ForeseenAccount::default();
         for change in &changes.balance_changes {
             let at = place(change.block_access_index);
-            account.balances.extend(at.map(|at| (at, change.post_balance)));
+            account
+                .balances
+                .extend(at.map(|at| (at, change.post_balance)));
         }
         for change in &changes.nonce_changes {
             let at = place(change.block_access_index);
@@ -95,9 +97,10 @@ pub(super) fn foreseen(
             account.codes.extend(at.map(|at| (at, hash)));
         }
         for slot in &changes.storage_changes {
-            let values = slot.changes.iter().filter_map(|change| {
-                Some((place(change.block_access_index)?, change.new_value))
-            });
+            let values = slot
+                .changes
+                .iter()
+                .filter_map(|change| Some((place(change.block_access_index)?, change.new_value)));
             let mut values: Vec<_> = values.collect();
             values.sort_unstable_by_key(|(at, _)| *at);
             account.slots.insert(slot.slot, values);

@@ -156,7 +156,7 @@ impl Contention {
         self.recent <<= 1;
         let key = self.keys[index as usize];
         // While they go one after the other this says nothing, so it takes long until they try again.
-        if key != NONE && index % 4 == 0 {
+        if key != NONE && index.is_multiple_of(4) {
             let key = self.root(key) as usize;
             self.heat[key] = self.heat[key].saturating_sub(1);
         }
@@ -189,7 +189,11 @@ impl Contention {
                 let (from, to) = (key.max(other), key.min(other));
                 self.merged[from as usize] = to;
                 let last = [self.last[from as usize], self.last[to as usize]];
-                self.last[to as usize] = last.into_iter().filter(|at| *at != NONE).max().unwrap_or(NONE);
+                self.last[to as usize] = last
+                    .into_iter()
+                    .filter(|at| *at != NONE)
+                    .max()
+                    .unwrap_or(NONE);
             }
         }
     }

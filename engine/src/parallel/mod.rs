@@ -34,8 +34,9 @@ use crate::transaction::Tx;
 
 pub use access_list::AccessListBuilder;
 
-/// How many transactions run ahead of what is committed, by default.
-pub const DEFAULT_WINDOW: usize = 64;
+/// How many transactions run ahead of what is committed, by default and for each worker: a long one at the head must not keep
+/// the others waiting.
+pub const DEFAULT_WINDOW: usize = 32;
 /// Blocks of fewer transactions are executed in order, by default: waking another worker costs more.
 pub const DEFAULT_LEAST: usize = 8;
 
@@ -69,7 +70,7 @@ impl Parallel {
     pub fn with_workers(workers: NonZeroUsize) -> Self {
         Self {
             workers,
-            window: DEFAULT_WINDOW,
+            window: DEFAULT_WINDOW.saturating_mul(workers.get()),
             least: DEFAULT_LEAST,
             pool: None,
             disturb: None,
@@ -196,7 +197,8 @@ impl BlockExecutor<'_, '_> {
         let mut in_order = IN_ORDER;
         let mut done = 0;
         while done < transactions.len() {
-            let part = self.transact_spread(transactions, done, list, readers, parallel, mode, stream)?;
+            let part =
+                self.transact_spread(transactions, done, list, readers, parallel, mode, stream)?;
             total.add(&part);
             done += part.transactions as usize;
             if done < transactions.len() {

@@ -233,7 +233,8 @@ mod tests {
                                     let before = before.filter(|b| *b < from);
                                     assert!(
                                         many > 1 && index > from
-                                            || before.is_none_or(|b| next.executed[b as usize] == 1),
+                                            || before
+                                                .is_none_or(|b| next.executed[b as usize] == 1),
                                         "{index} begins before its predecessor ends"
                                     );
                                 }
@@ -242,8 +243,7 @@ mod tests {
                             Step::Commit(from, to) => {
                                 assert_eq!(from, next.decided, "in order");
                                 assert!((from..to).all(|i| next.executed[i as usize] == 1));
-                                let other =
-                                    |doing: &Doing| matches!(doing, Doing::Step(.., true));
+                                let other = |doing: &Doing| matches!(doing, Doing::Step(.., true));
                                 assert!(!next.workers.iter().any(other), "one at a time");
                                 Doing::Step(from, to, true)
                             }
@@ -335,10 +335,16 @@ mod tests {
             schedule.committed(index, index + 1);
             if schedule.has_work_for_another() {
                 woken += 1;
-                assert_eq!(schedule.next(&mut |i| (i.checked_sub(1), 1)), Step::Execute(index + 1, index + 2));
+                assert_eq!(
+                    schedule.next(&mut |i| (i.checked_sub(1), 1)),
+                    Step::Execute(index + 1, index + 2)
+                );
                 assert_eq!(schedule.next(&mut chain), Step::Sleep);
             } else {
-                assert_eq!(schedule.next(&mut chain), Step::Execute(index + 1, index + 2));
+                assert_eq!(
+                    schedule.next(&mut chain),
+                    Step::Execute(index + 1, index + 2)
+                );
             }
         }
         assert!(woken <= 3, "{woken}");

@@ -225,7 +225,10 @@ mod tests {
         let simulated = simulate(&free, 16, 64, 0.0);
         assert_eq!((simulated.seconds, simulated.executions), (4.0, 64));
         let simulated = simulate(&chain, 16, 64, 0.0);
-        assert!(simulated.seconds >= 64.0 && simulated.seconds < 80.0, "{simulated:?}");
+        assert!(
+            simulated.seconds >= 64.0 && simulated.seconds < 80.0,
+            "{simulated:?}"
+        );
         assert_eq!(simulate(&free, 1, 64, 0.0).seconds, 64.0);
     }
 }

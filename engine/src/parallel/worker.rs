@@ -8,7 +8,8 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::Address;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use zvm_runtimes::evm::{
-    FrameRunner, Machine, MachineError, ReadError, Speculation, StateReader, VersionReader, Versions,
+    FrameRunner, Machine, MachineError, ReadError, Speculation, StateReader, VersionReader,
+    Versions,
 };
 use zvm_runtimes::revm::context::result::ExecutionResult;
 use zvm_runtimes::revm::context::{BlockEnv, CfgEnv};
@@ -268,8 +269,12 @@ impl<'w, 'b, 'c, 'r> Worker<'w, 'b, 'c, 'r> {
             };
         }
         let shared = self.shared;
-        shared.executions.fetch_add(self.executions, Ordering::Relaxed);
-        shared.conflicts.fetch_add(self.conflicts, Ordering::Relaxed);
+        shared
+            .executions
+            .fetch_add(self.executions, Ordering::Relaxed);
+        shared
+            .conflicts
+            .fetch_add(self.conflicts, Ordering::Relaxed);
     }
 
     fn execute(&mut self, index: u32, in_turn: bool) {

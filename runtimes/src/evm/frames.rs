@@ -11,8 +11,8 @@ use core::marker::PhantomData;
 use alloy_primitives::{Bytes, U256};
 use revm::context::result::{EVMError, HaltReason, InvalidTransaction};
 use revm::context::{BlockEnv, Evm, FrameStack, TxEnv};
-use revm::context_interface::{Cfg as _, JournalTr as _, Transaction as _};
 use revm::context_interface::context::take_error;
+use revm::context_interface::{Cfg as _, JournalTr as _, Transaction as _};
 use revm::handler::evm::{ContextDbError, FrameInitResult};
 use revm::handler::{
     CallFrame, EthFrame, EthPrecompiles, EvmTr, FrameData, FrameInitOrResult, FrameResult, Handler,

@@ -10,7 +10,6 @@ use revm::state::{AccountInfo, TransactionId};
 
 mod accounts;
 
-
 pub use accounts::{AccountState, Accounts, Slot};
 
 /// Reads of the state before a block. Implementations are views of one moment and never change while they are used.

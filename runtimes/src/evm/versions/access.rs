@@ -51,7 +51,8 @@ impl Versions {
             let committed = {
                 let cell = self.table.cell(*id).lock();
                 let info = cell.state.as_ref().and_then(|now| now.info());
-                info.map(|info| (info.balance, info.nonce)).unwrap_or_default()
+                info.map(|info| (info.balance, info.nonce))
+                    .unwrap_or_default()
             };
             let lives = account.info().is_some();
             let (mut reads, mut writes) = (Vec::new(), Vec::new());

@@ -54,8 +54,7 @@ impl ForeseenAccount {
         if let Some(hash) = changes.2 {
             info.code_hash = hash;
         }
-        let empty =
-            info.balance.is_zero() && info.nonce == 0 && info.code_hash == KECCAK256_EMPTY;
+        let empty = info.balance.is_zero() && info.nonce == 0 && info.code_hash == KECCAK256_EMPTY;
         (!empty).then_some(info)
     }
 

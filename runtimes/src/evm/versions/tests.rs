@@ -109,7 +109,11 @@ impl Bench<'_> {
 
     fn again(&mut self, index: u32, tx: TxEnv) {
         self.run(index, tx, true);
-        assert!(matches!(self.spare.result, Some(Ok(_))), "{:?}", self.spare.result);
+        assert!(
+            matches!(self.spare.result, Some(Ok(_))),
+            "{:?}",
+            self.spare.result
+        );
         let base = self.reader.base();
         self.versions.keep(index, &self.spare, base).unwrap();
     }
@@ -158,8 +162,14 @@ fn credits_and_debits_of_one_account_are_in_nobodys_way() {
             assert!(bench.decide(index), "{index}");
         }
     });
-    assert_eq!(balance(&state, RICH), 1_000_000 - 13 + 11 - 7 + 5 - 2 * 21_000);
-    assert_eq!(balance(&state, OTHER), 1_000_000 + 13 - 11 + 7 - 5 - 2 * 21_000);
+    assert_eq!(
+        balance(&state, RICH),
+        1_000_000 - 13 + 11 - 7 + 5 - 2 * 21_000
+    );
+    assert_eq!(
+        balance(&state, OTHER),
+        1_000_000 + 13 - 11 + 7 - 5 - 2 * 21_000
+    );
     assert_eq!(balance(&state, BENEFICIARY), 4 * 21_000);
     assert_eq!(state.accounts()[&RICH].info().unwrap().nonce, 2);
 }
@@ -173,7 +183,10 @@ fn a_debit_that_is_not_covered_in_its_turn_is_executed_again() {
         assert!(bench.decide(0));
         assert!(!bench.decide(1));
         bench.run(1, tx(RICH, FRESH, 700_000, 1), true);
-        assert!(matches!(bench.spare.result, Some(Err(MachineError::Invalid(_)))));
+        assert!(matches!(
+            bench.spare.result,
+            Some(Err(MachineError::Invalid(_)))
+        ));
     });
 }
 
