@@ -16,8 +16,6 @@ mod access_list;
 mod contention;
 mod schedule;
 pub mod simulate;
-#[cfg(test)]
-mod tests;
 mod worker;
 
 use std::num::NonZeroUsize;
