@@ -1,11 +1,14 @@
 //! Recorded blocks: this engine beside plain revm and, in a tier, beside its own interpreter with and without code that
 //! is compiled already.
 
+use std::num::NonZeroUsize;
+
 use serde::Serialize;
 use zvm_engine::fixtures::replay::{Outcome, PlainOutcome, RecordedBlock};
 use zvm_jit::compiler::Compiler;
 use zvm_runtimes::revm::context::TxEnv;
 
+use crate::parallel::{Simulation, compare_threads, simulate_workers};
 use crate::sample::{Subject, Time, median_of, take_turns, time};
 use crate::side::{Runner, Tier};
 
@@ -96,13 +99,80 @@ pub struct BlocksReport {
     pub transactions: usize,
     /// Gas they use.
     pub gas: u64,
-    /// By the interpreter: one entry a thread count.
+    /// One entry a thread count: in the tier asked for where `--threads` was given, by the interpreter otherwise.
     pub runs: Vec<BlocksRun>,
+    /// What more cores would give.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub simulated: Vec<Simulation>,
     /// In the tier asked for, if another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<TierReport>,
     /// Every block gave what was recorded, in the tier too.
     pub equal: bool,
+}
+
+/// How blocks are spread over cores.
+#[derive(Debug, Clone, Default)]
+pub struct Spread {
+    /// Numbers of threads to execute with.
+    pub threads: Vec<NonZeroUsize>,
+    /// Numbers of cores to simulate.
+    pub simulate: Vec<usize>,
+}
+
+impl Spread {
+    /// The simulation, with what a transaction costs beside its execution taken from the runs on one and on two threads.
+    fn simulated(
+        &self,
+        blocks: &[RecordedBlock],
+        runner: &Runner,
+        runs: &[BlocksRun],
+    ) -> Result<Vec<Simulation>, String> {
+        if self.simulate.is_empty() {
+            return Ok(Vec::new());
+        }
+        /// Seconds, where it was not measured.
+        const OVERHEAD: f64 = 2e-6;
+        let of = |threads: usize| runs.iter().find(|run| run.threads == threads);
+        let transactions: usize = blocks.iter().map(|block| block.transactions.len()).sum();
+        let overhead = match (of(1), of(2)) {
+            (Some(one), Some(two)) => {
+                ((two.cpu_ms - one.cpu_ms) * 1e-3 / transactions as f64).max(0.0)
+            }
+            _ => OVERHEAD,
+        };
+        simulate_workers(blocks, &self.simulate, runner, overhead)
+    }
+
+    /// Compares blocks that were not recorded but generated.
+    ///
+    /// # Errors
+    /// As [`compare_blocks`].
+    pub fn compare(
+        &self,
+        blocks: &[RecordedBlock],
+        repetitions: usize,
+        tier: Tier,
+    ) -> Result<BlocksReport, String> {
+        let compiler = Compiler::new().map_err(|error| error.to_string())?;
+        let runner = tier.runner(&compiler).map_err(|error| error.to_string())?;
+        let one = [NonZeroUsize::MIN];
+        let threads = if self.threads.is_empty() {
+            &one[..]
+        } else {
+            &self.threads
+        };
+        let compared = compare_threads(blocks, repetitions, threads, &runner)?;
+        Ok(BlocksReport {
+            blocks: blocks.len(),
+            transactions: blocks.iter().map(|block| block.transactions.len()).sum(),
+            gas: 0,
+            simulated: self.simulated(blocks, &runner, &compared.runs)?,
+            runs: compared.runs,
+            tier: None,
+            equal: compared.equal,
+        })
+    }
 }
 
 /// What executes frames; called before each sample.
@@ -189,6 +259,7 @@ pub fn compare_blocks(
     blocks: &[RecordedBlock],
     repetitions: usize,
     tier: Tier,
+    spread: &Spread,
 ) -> Result<BlocksReport, String> {
     let compiler = Compiler::new().map_err(|error| error.to_string())?;
     let fresh = |tier: Tier| tier.runner(&compiler).map_err(|error| error.to_string());
@@ -236,11 +307,19 @@ pub fn compare_blocks(
             equal &= side.equal().map_err(named)?;
         }
     }
+    let mut runs = vec![sequential(&samples)];
+    if !spread.threads.is_empty() {
+        let compared = compare_threads(blocks, repetitions, &spread.threads, &warmed)?;
+        equal &= compared.equal;
+        runs = compared.runs;
+    }
+    let simulated = spread.simulated(blocks, &warmed, &runs)?;
     Ok(BlocksReport {
         blocks: blocks.len(),
         transactions: blocks.iter().map(|block| block.transactions.len()).sum(),
         gas: blocks.iter().map(|block| block.header.gas_used).sum(),
-        runs: vec![sequential(&samples)],
+        runs,
+        simulated,
         tier: in_tier.then(|| in_a_tier(blocks, &samples)),
         equal,
     })
@@ -321,7 +400,7 @@ mod tests {
             Tier::Auto,
         ];
         for tier in tiers {
-            let report = compare_blocks(&blocks, 1, tier).unwrap();
+            let report = compare_blocks(&blocks, 1, tier, &Spread::default()).unwrap();
             assert!(report.equal, "{tier:?}");
             assert_eq!(report.blocks, 1);
             let Some(in_tier) = report.tier else {

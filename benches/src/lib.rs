@@ -6,13 +6,16 @@ pub mod corpus;
 pub mod html;
 pub mod kernels;
 pub mod outcome;
+pub mod parallel;
 mod plot;
 pub mod sample;
 pub mod side;
 pub mod storage;
 mod workload;
 
-pub use blocks::{BlocksReport, BlocksRun, ColdBlock, TierBlock, TierReport, compare_blocks};
+pub use blocks::{
+    BlocksReport, BlocksRun, ColdBlock, Spread, TierBlock, TierReport, compare_blocks,
+};
 pub use workload::Workload;
 
 use std::path::PathBuf;

@@ -11,7 +11,8 @@ use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
 use zvm_benches::corpus::{CorpusError, Group, Program};
 use zvm_benches::side::{self, SideName, Tier};
 use zvm_benches::storage::StorageArgs;
-use zvm_benches::{TierReport, compare_blocks, corpus, html, kernels};
+use zvm_benches::{Spread, TierReport, compare_blocks, corpus, html, kernels};
+use zvm_engine::fixtures::generate::loads::Load;
 use zvm_engine::fixtures::replay;
 use zvm_jit::compiler::Level;
 
@@ -89,14 +90,27 @@ struct ComputeArgs {
 #[derive(Debug, Args)]
 struct BlocksArgs {
     /// Recorded blocks or folders of them.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "load")]
     paths: Vec<PathBuf>,
+    /// A generated load in place of recorded blocks: transfers, tokens, work, one-account, one-slot, ring or
+    /// read-first-write-last.
+    #[arg(long, value_name = "LOAD", conflicts_with = "paths", value_parser = load)]
+    load: Option<Load>,
+    /// Transactions of a generated load.
+    #[arg(long, default_value = "1024")]
+    transactions: u64,
+    /// Compute from measured times and conflicts what so many cores would give, e.g. 16,64,128.
+    #[arg(long, value_delimiter = ',')]
+    simulate: Vec<usize>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
     /// How often each block is executed on both sides; medians count.
     #[arg(long, default_value = "11")]
     repeat: NonZeroUsize,
+    /// Execute with so many threads each, e.g. 1,2,4: wall time, and processor time of the whole process.
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
     /// Compare this tier, without compiled code and with, to the interpreter; each code is compiled before its first
     /// instruction (jit) or once that pays (auto).
     #[arg(long, value_enum, default_value = "interpreter")]
@@ -130,6 +144,13 @@ impl BlocksArgs {
     }
 }
 
+fn load(name: &str) -> Result<Load, String> {
+    let known = Load::ALL.iter().find(|(known, _)| *known == name);
+    known
+        .map(|(_, load)| *load)
+        .ok_or_else(|| format!("no load is named {name}"))
+}
+
 fn main() -> eyre::Result<ExitCode> {
     match Cli::parse().command {
         Command::Blocks(args) => blocks(&args),
@@ -152,9 +173,16 @@ fn storage(args: &StorageArgs) -> eyre::Result<ExitCode> {
 }
 
 fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
-    let blocks = replay::load(&args.paths)?;
-    let report =
-        compare_blocks(&blocks, args.repeat.get(), args.tier()).map_err(eyre::Report::msg)?;
+    let spread = Spread {
+        threads: args.threads.clone(),
+        simulate: args.simulate.clone(),
+    };
+    let repeat = args.repeat.get();
+    let report = match args.load {
+        Some(load) => spread.compare(&[load.block(args.transactions)], repeat, args.tier()),
+        None => compare_blocks(&replay::load(&args.paths)?, repeat, args.tier(), &spread),
+    };
+    let report = report.map_err(eyre::Report::msg)?;
     let mut out = stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &report)?;
@@ -167,25 +195,42 @@ fn blocks(args: &BlocksArgs) -> eyre::Result<ExitCode> {
         )?;
         writeln!(
             out,
-            "threads   wall ms    cpu ms  revm wall  revm cpu  wall ratio  cpu ratio"
+            "threads   wall ms    cpu ms  revm wall  revm cpu  wall ratio  cpu ratio  executions"
         )?;
         for run in &report.runs {
             writeln!(
                 out,
-                "{:>7} {:>9.2} {:>9.2} {:>10.2} {:>9.2} {:>11.3} {:>10.3}",
+                "{:>7} {:>9.2} {:>9.2} {:>10.2} {:>9.2} {:>11.3} {:>10.3} {:>11.3}",
                 run.threads,
                 run.wall_ms,
                 run.cpu_ms,
                 run.plain_wall_ms,
                 run.plain_cpu_ms,
                 run.wall_ratio,
-                run.cpu_ratio
+                run.cpu_ratio,
+                run.executions_per_tx
+            )?;
+        }
+        for simulated in &report.simulated {
+            writeln!(
+                out,
+                "simulated {:>4} cores: {:.2} of {:.2} possible ({:.2}), {:.3} executions a transaction",
+                simulated.workers,
+                simulated.speedup,
+                simulated.ideal,
+                simulated.recovered,
+                simulated.executions_per_tx
             )?;
         }
         if let Some(tier) = &report.tier {
             tier_table(&mut out, tier)?;
         }
-        writeln!(out, "equal to what was recorded: {}", report.equal)?;
+        let to = if args.load.is_some() {
+            "the plain loop"
+        } else {
+            "what was recorded"
+        };
+        writeln!(out, "equal to {to}: {}", report.equal)?;
     }
     Ok(if report.equal {
         ExitCode::SUCCESS

@@ -18,10 +18,11 @@ use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
 use crate::history;
 use crate::ommers::validate_ommers;
+use crate::parallel::{Mode, Parallel};
 use crate::receipt::receipts_root;
 use crate::roots::{BlockRoot, SnapshotRoots};
 use crate::transaction::{self, Tx, TxError};
-use crate::view::{CodeCache, StateView};
+use crate::view::{CodeCache, StateView, StoreReaders};
 
 /// A block with its transactions.
 pub type TxBlock = Block<Tx>;
@@ -112,6 +113,8 @@ pub struct Chain {
     /// Runs frames in place of the interpreter's loop.
     runner: Option<Arc<dyn FrameRunner>>,
     retention: Retention,
+    /// How imported blocks are spread over cores.
+    parallel: Parallel,
 }
 
 impl core::fmt::Debug for Chain {
@@ -162,6 +165,7 @@ impl Chain {
             writer: Mutex::new(()),
             runner: None,
             retention: Retention::default(),
+            parallel: Parallel::default(),
         })
     }
 
@@ -169,6 +173,13 @@ impl Chain {
     #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Executes imported blocks so; by default on one core.
+    #[must_use]
+    pub fn with_parallel(mut self, parallel: Parallel) -> Self {
+        self.parallel = parallel;
         self
     }
 
@@ -268,13 +279,24 @@ impl Chain {
         let snapshot = self.store.snapshot()?;
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
             .map_err(HeaderError::from)?;
-        let mut transactions = body.transactions.iter().zip(&senders);
-        let settled = self.settle(&*snapshot, fork, header, body, &mut |executor| {
-            let Some((tx, sender)) = transactions.next() else {
-                return Ok(false);
-            };
-            executor.transact(tx, *sender)?;
-            Ok(true)
+        let transactions: Vec<_> = body
+            .transactions
+            .iter()
+            .zip(senders.iter().copied())
+            .collect();
+        let readers = StoreReaders::new(&*self.store, &self.codes, fork);
+        let settled = self.settle(&*snapshot, fork, header, body, &mut |executor, root| {
+            if self.parallel.workers.get() > 1 {
+                let mode = Mode::Following;
+                executor.transact_all(&transactions, &readers, &self.parallel, mode, &mut ())?;
+                return Ok(());
+            }
+            for (tx, sender) in &transactions {
+                executor.transact(tx, *sender)?;
+                let gas_used = executor.gas_used();
+                root.executed(gas_used, executor.state_mut())?;
+            }
+            Ok(())
         })?;
         settled.outcome.compare(header)?;
         self.append(&head, snapshot, settled, block, senders)
@@ -306,26 +328,33 @@ impl Chain {
             ommers: Vec::new(),
             withdrawals: (fork >= Fork::Shanghai).then(Withdrawals::default),
         };
-        let settled = self.settle(&*snapshot, fork, &preliminary, &body, &mut |executor| {
-            let Some(recovered) = source.next(executor.gas_available()) else {
-                return match template.not_empty && transactions.is_empty() {
+        let settled = self.settle(
+            &*snapshot,
+            fork,
+            &preliminary,
+            &body,
+            &mut |executor, root| {
+                while let Some(recovered) = source.next(executor.gas_available()) {
+                    match executor.transact(recovered.inner(), recovered.signer()) {
+                        Ok(_) => {
+                            let (tx, sender) = recovered.into_parts();
+                            transactions.push(tx);
+                            senders.push(sender);
+                        }
+                        Err(error) if error.is_invalid_block() => {
+                            source.skipped(recovered, Skipped::from(error));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                    let gas_used = executor.gas_used();
+                    root.executed(gas_used, executor.state_mut())?;
+                }
+                match template.not_empty && transactions.is_empty() {
                     true => Err(ChainError::NothingIncluded),
-                    false => Ok(false),
-                };
-            };
-            match executor.transact(recovered.inner(), recovered.signer()) {
-                Ok(_) => {
-                    let (tx, sender) = recovered.into_parts();
-                    transactions.push(tx);
-                    senders.push(sender);
+                    false => Ok(()),
                 }
-                Err(error) if error.is_invalid_block() => {
-                    source.skipped(recovered, Skipped::from(error));
-                }
-                Err(error) => return Err(error.into()),
-            }
-            Ok(true)
-        })?;
+            },
+        )?;
         body.transactions = transactions;
         settled.outcome.write(&mut header);
         header.transactions_root =
@@ -335,15 +364,15 @@ impl Chain {
         self.append(&head, snapshot, settled, Block { header, body }, senders)
     }
 
-    /// Executes a block on top of `snapshot`: `next` does its next transaction, and says `false` when there is none.
-    /// Of `body` count the ommers and the withdrawals.
+    /// Executes a block on top of `snapshot`: `execute` does its transactions, and tells the root of what has changed on the
+    /// way. Of `body` count the ommers and the withdrawals.
     fn settle(
         &self,
         snapshot: &dyn Snapshot,
         fork: Fork,
         header: &Header,
         body: &BlockBody<Tx>,
-        next: NextTransaction<'_>,
+        execute: Execution<'_>,
     ) -> Result<Settled, ChainError> {
         let view = StateView::new(snapshot, &self.codes).with_fork(fork);
         let mut roots = SnapshotRoots::new(snapshot);
@@ -354,10 +383,7 @@ impl Chain {
         std::thread::scope(|scope| {
             // Before Byzantium the roots of the receipts take the changes.
             let mut root = BlockRoot::new(scope, snapshot, fork >= Fork::Byzantium);
-            while next(&mut executor)? {
-                let gas_used = executor.gas_used();
-                root.executed(gas_used, executor.state_mut())?;
-            }
+            execute(&mut executor, &mut root)?;
             let withdrawals = body
                 .withdrawals
                 .as_ref()
@@ -524,9 +550,9 @@ pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> 
         .collect()
 }
 
-/// Executes the next transaction of a block; `false` if there is none.
-type NextTransaction<'n> =
-    &'n mut dyn FnMut(&mut BlockExecutor<'_, '_>) -> Result<bool, ChainError>;
+/// Executes the transactions of a block.
+type Execution<'n> =
+    &'n mut dyn FnMut(&mut BlockExecutor<'_, '_>, &mut BlockRoot<'_, '_>) -> Result<(), ChainError>;
 
 /// A block that was executed.
 struct Settled {

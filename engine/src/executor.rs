@@ -119,17 +119,23 @@ pub struct ExecutedBlock<'a> {
     pub state: BlockState<'a>,
 }
 
-/// A block being executed.
-pub struct BlockExecutor<'a, 'r> {
+/// What the transactions of a block add up to, and what that leaves for the next.
+pub(crate) struct Tally<'r> {
     spec: &'r ChainSpec,
     fork: Fork,
     header: &'r Header,
-    machine: Machine<'a>,
-    roots: Option<&'r mut dyn IntermediateRoots>,
     receipts: Vec<StoredReceipt>,
     gas_used: u64,
     blob_gas_used: u64,
     deposits: Vec<u8>,
+}
+
+/// A block being executed.
+pub struct BlockExecutor<'a, 'r> {
+    pub(crate) machine: Machine<'a>,
+    pub(crate) runner: Option<Arc<dyn FrameRunner>>,
+    pub(crate) tally: Tally<'r>,
+    roots: Option<&'r mut dyn IntermediateRoots>,
 }
 
 impl<'a, 'r> BlockExecutor<'a, 'r> {
@@ -177,36 +183,40 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
     ) -> Self {
         let cfg = cfg_env(fork, spec.chain_id, spec.blob_params(fork));
         Self {
-            spec,
-            fork,
-            header,
             machine: Machine::new(cfg, header::block_env(spec, fork, header), reader),
+            runner: None,
+            tally: Tally {
+                spec,
+                fork,
+                header,
+                receipts: Vec::new(),
+                gas_used: 0,
+                blob_gas_used: 0,
+                deposits: Vec::new(),
+            },
             roots: None,
-            receipts: Vec::new(),
-            gas_used: 0,
-            blob_gas_used: 0,
-            deposits: Vec::new(),
         }
     }
 
     /// Runs frames by `runner` from now on.
     pub fn set_runner(&mut self, runner: Arc<dyn FrameRunner>) {
-        self.machine.set_runner(runner);
+        self.machine.set_runner(Arc::clone(&runner));
+        self.runner = Some(runner);
     }
 
     /// Ends the block without what comes after its last transaction.
     pub fn into_parts(self) -> (Vec<StoredReceipt>, BlockState<'a>) {
-        (self.receipts, self.machine.into_state())
+        (self.tally.receipts, self.machine.into_state())
     }
 
     /// Gas the next transactions may still ask for.
     pub fn gas_available(&self) -> u64 {
-        self.header.gas_limit.saturating_sub(self.gas_used)
+        self.tally.gas_available()
     }
 
     /// Gas used by the transactions so far.
     pub fn gas_used(&self) -> u64 {
-        self.gas_used
+        self.tally.gas_used
     }
 
     /// What the block has done to the state so far. [`BlockState::take_recent`] has one caller a block.
@@ -216,11 +226,95 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
 
     /// Receipts so far.
     pub fn receipts(&self) -> &[StoredReceipt] {
-        &self.receipts
+        &self.tally.receipts
+    }
+
+    /// The fork of the block.
+    pub fn fork(&self) -> Fork {
+        self.tally.fork
     }
 
     /// Executes the next transaction of the block and adds its receipt. After an error the block is as before it.
     pub fn transact(&mut self, tx: &Tx, sender: Address) -> Result<&StoredReceipt, ExecutionError> {
+        self.tally.admit(tx)?;
+        let deposits_before = self.tally.deposits.len();
+        let tally = &mut self.tally;
+        let executed = self
+            .machine
+            .execute_if(transaction::tx_env(tx, sender), |result| {
+                tally.collect_deposits(result)
+            });
+        let result = match executed {
+            Ok(Ok(result)) => result,
+            Ok(Err(malformed)) => {
+                self.tally.deposits.truncate(deposits_before);
+                return Err(malformed.into());
+            }
+            Err(error) => return Err(self.tally.refusal(error)),
+        };
+        // Before it is counted: the root is of the state after the transaction, which the receipt does not change.
+        let post_state = match self.roots.as_mut() {
+            Some(roots) => Some(roots.root(self.machine.state_mut())?),
+            None => None,
+        };
+        Ok(self.tally.count(tx, result, post_state))
+    }
+
+    /// Does what comes after the last transaction.
+    pub fn finish(
+        mut self,
+        ommers: &[Header],
+        withdrawals: Option<&[Withdrawal]>,
+    ) -> Result<ExecutedBlock<'a>, ExecutionError> {
+        for withdrawal in withdrawals.unwrap_or_default() {
+            self.machine
+                .credit(withdrawal.address, withdrawal.amount_wei())?;
+        }
+        let Tally { fork, header, .. } = self.tally;
+        for (address, amount) in rewards::credits(fork, header, ommers) {
+            self.machine.credit(address, amount)?;
+        }
+        let requests = if fork >= Fork::Prague {
+            Some(self.requests()?)
+        } else {
+            None
+        };
+        Ok(ExecutedBlock {
+            logs_bloom: receipt::logs_bloom(&self.tally.receipts),
+            receipts: self.tally.receipts,
+            gas_used: self.tally.gas_used,
+            blob_gas_used: self.tally.blob_gas_used,
+            requests,
+            state: self.machine.into_state(),
+        })
+    }
+
+    fn requests(&mut self) -> Result<Requests, ExecutionError> {
+        let mut all = Requests::default();
+        requests::push_requests(&mut all, requests::DEPOSIT_TYPE, &self.tally.deposits);
+        for (ty, address) in requests::REQUEST_CONTRACTS {
+            if !self.machine.state_mut().has_code(address)? {
+                return Err(ExecutionError::SystemContractEmpty(address));
+            }
+            match self.machine.system_call(address, Bytes::new())? {
+                ExecutionResult::Success { output, .. } => {
+                    requests::push_requests(&mut all, ty, output.data())
+                }
+                _ => return Err(ExecutionError::SystemCallFailed(address)),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Tally<'_> {
+    /// Gas the next transactions may still ask for.
+    pub(crate) fn gas_available(&self) -> u64 {
+        self.header.gas_limit.saturating_sub(self.gas_used)
+    }
+
+    /// Checks what does not need the transaction to be executed.
+    pub(crate) fn admit(&self, tx: &Tx) -> Result<(), ExecutionError> {
         let index = self.receipts.len();
         transaction::validate_signature(tx, self.fork, self.spec.chain_id)
             .map_err(|source| ExecutionError::Transaction { index, source })?;
@@ -232,8 +326,7 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
                 available,
             });
         }
-        let blob_gas = tx.blob_gas_used();
-        if let Some(blob_gas) = blob_gas {
+        if let Some(blob_gas) = tx.blob_gas_used() {
             let available = self.blobs_available();
             let blobs = blob_gas / DATA_GAS_PER_BLOB;
             if blobs > available {
@@ -244,35 +337,56 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
                 });
             }
         }
-        let deposits_before = self.deposits.len();
-        let watch_deposits = self.fork >= Fork::Prague;
-        let (contract, deposits) = (self.spec.deposit_contract, &mut self.deposits);
-        let executed = self
-            .machine
-            .execute_if(transaction::tx_env(tx, sender), |result| {
-                if watch_deposits && result.is_success() {
-                    requests::collect_deposits(contract, result.logs(), deposits)
-                } else {
-                    Ok(())
-                }
-            });
-        let result = match executed {
-            Ok(Ok(result)) => result,
-            Ok(Err(malformed)) => {
-                self.deposits.truncate(deposits_before);
-                return Err(malformed.into());
-            }
-            Err(MachineError::Invalid(source)) => {
-                return Err(ExecutionError::Invalid { index, source });
-            }
-            Err(other) => return Err(ExecutionError::Machine(other)),
-        };
+        Ok(())
+    }
+
+    fn blobs_available(&self) -> u64 {
+        let used = self.blob_gas_used / DATA_GAS_PER_BLOB;
+        // Before Cancun there is no schedule, and the machine refuses the type.
+        self.spec
+            .blob_params(self.fork)
+            .map_or(u64::MAX, |params| params.max.saturating_sub(used))
+    }
+
+    /// EIP-6110: takes the deposits out of the logs. After an error some may be taken.
+    fn collect_deposits(&mut self, result: &ExecutionResult) -> Result<(), InvalidDepositEvent> {
+        if self.fork < Fork::Prague || !result.is_success() {
+            return Ok(());
+        }
+        let contract = self.spec.deposit_contract;
+        requests::collect_deposits(contract, result.logs(), &mut self.deposits)
+    }
+
+    /// Takes the deposits of the next transaction, or none.
+    pub(crate) fn take_deposits(&mut self, result: &ExecutionResult) -> Result<(), ExecutionError> {
+        let before = self.deposits.len();
+        self.collect_deposits(result).map_err(|malformed| {
+            self.deposits.truncate(before);
+            malformed.into()
+        })
+    }
+
+    /// Why the next transaction cannot be executed.
+    pub(crate) fn refusal(&self, error: MachineError) -> ExecutionError {
+        match error {
+            MachineError::Invalid(source) => ExecutionError::Invalid {
+                index: self.receipts.len(),
+                source,
+            },
+            other => ExecutionError::Machine(other),
+        }
+    }
+
+    /// Adds the next transaction, whose deposits are taken.
+    pub(crate) fn count(
+        &mut self,
+        tx: &Tx,
+        result: ExecutionResult,
+        post_state: Option<B256>,
+    ) -> &StoredReceipt {
+        let blob_gas = tx.blob_gas_used();
         self.gas_used += result.tx_gas_used();
         self.blob_gas_used += blob_gas.unwrap_or_default();
-        let post_state = match self.roots.as_mut() {
-            Some(roots) => Some(roots.root(self.machine.state_mut())?),
-            None => None,
-        };
         let success = result.is_success();
         let (logs, contract_address) = outcome(result);
         self.receipts.push(StoredReceipt {
@@ -287,60 +401,8 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
                 header::blob_gas_price(self.spec, self.fork, self.header.excess_blob_gas?)
             }),
         });
-        Ok(&self.receipts[index])
-    }
-
-    fn blobs_available(&self) -> u64 {
-        let used = self.blob_gas_used / DATA_GAS_PER_BLOB;
-        // Before Cancun there is no schedule, and the machine refuses the type.
-        self.spec
-            .blob_params(self.fork)
-            .map_or(u64::MAX, |params| params.max.saturating_sub(used))
-    }
-
-    /// Does what comes after the last transaction.
-    pub fn finish(
-        mut self,
-        ommers: &[Header],
-        withdrawals: Option<&[Withdrawal]>,
-    ) -> Result<ExecutedBlock<'a>, ExecutionError> {
-        for withdrawal in withdrawals.unwrap_or_default() {
-            self.machine
-                .credit(withdrawal.address, withdrawal.amount_wei())?;
-        }
-        for (address, amount) in rewards::credits(self.fork, self.header, ommers) {
-            self.machine.credit(address, amount)?;
-        }
-        let requests = if self.fork >= Fork::Prague {
-            Some(self.requests()?)
-        } else {
-            None
-        };
-        Ok(ExecutedBlock {
-            logs_bloom: receipt::logs_bloom(&self.receipts),
-            receipts: self.receipts,
-            gas_used: self.gas_used,
-            blob_gas_used: self.blob_gas_used,
-            requests,
-            state: self.machine.into_state(),
-        })
-    }
-
-    fn requests(&mut self) -> Result<Requests, ExecutionError> {
-        let mut all = Requests::default();
-        requests::push_requests(&mut all, requests::DEPOSIT_TYPE, &self.deposits);
-        for (ty, address) in requests::REQUEST_CONTRACTS {
-            if !self.machine.state_mut().has_code(address)? {
-                return Err(ExecutionError::SystemContractEmpty(address));
-            }
-            match self.machine.system_call(address, Bytes::new())? {
-                ExecutionResult::Success { output, .. } => {
-                    requests::push_requests(&mut all, ty, output.data())
-                }
-                _ => return Err(ExecutionError::SystemCallFailed(address)),
-            }
-        }
-        Ok(all)
+        let last = self.receipts.len() - 1;
+        &self.receipts[last]
     }
 }
 

@@ -11,6 +11,7 @@ pub mod header;
 pub mod history;
 pub mod node;
 pub mod ommers;
+pub mod parallel;
 pub mod pool;
 pub mod receipt;
 pub mod requests;

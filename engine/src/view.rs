@@ -7,7 +7,9 @@ use parking_lot::RwLock;
 use zvm_runtimes::evm::{BlockState, Fork, ReadError, Slot, StateReader};
 use zvm_runtimes::revm::bytecode::Bytecode;
 use zvm_runtimes::revm::state::AccountInfo;
-use zvm_storage::{AccountChange, Snapshot, StateDiff};
+use zvm_storage::{AccountChange, Snapshot, StateDiff, Store};
+
+use crate::parallel::Readers;
 
 /// Analysed code by hash, shared by everything that executes on one store.
 ///
@@ -171,6 +173,61 @@ impl StateReader for StateView<'_> {
         Ok(zvm_storage::block_hash(self.snapshot, number)
             .map_err(ReadError::new)?
             .unwrap_or_default())
+    }
+}
+
+/// Readers of a store for several threads. They show the same as long as nobody writes to the store.
+pub struct StoreReaders<'a> {
+    store: &'a dyn Store,
+    codes: &'a CodeCache,
+    fork: Fork,
+}
+
+impl<'a> StoreReaders<'a> {
+    /// See [`StateView::new`] and [`StateView::with_fork`].
+    pub fn new(store: &'a dyn Store, codes: &'a CodeCache, fork: Fork) -> Self {
+        Self { store, codes, fork }
+    }
+}
+
+impl Readers for StoreReaders<'_> {
+    fn open(&self) -> Result<Box<dyn StateReader + '_>, ReadError> {
+        Ok(Box::new(OwnView {
+            snapshot: self.store.snapshot().map_err(ReadError::new)?,
+            codes: self.codes,
+            fork: self.fork,
+        }))
+    }
+}
+
+/// A [`StateView`] with a snapshot of its own.
+struct OwnView<'a> {
+    snapshot: Box<dyn Snapshot + 'a>,
+    codes: &'a CodeCache,
+    fork: Fork,
+}
+
+impl OwnView<'_> {
+    fn view(&self) -> StateView<'_> {
+        StateView::new(&*self.snapshot, self.codes).with_fork(self.fork)
+    }
+}
+
+impl StateReader for OwnView<'_> {
+    fn account(&self, address: &Address) -> Result<Option<AccountInfo>, ReadError> {
+        self.view().account(address)
+    }
+    fn storage(&self, address: &Address, slot: &U256) -> Result<U256, ReadError> {
+        self.view().storage(address, slot)
+    }
+    fn code(&self, hash: &B256) -> Result<Bytecode, ReadError> {
+        self.view().code(hash)
+    }
+    fn has_storage(&self, address: &Address) -> Result<bool, ReadError> {
+        self.view().has_storage(address)
+    }
+    fn block_hash(&self, number: u64) -> Result<B256, ReadError> {
+        self.view().block_hash(number)
     }
 }
 

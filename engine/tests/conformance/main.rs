@@ -14,6 +14,7 @@ use zvm_engine::fixtures::blocktest;
 use zvm_engine::fixtures::runner::{self, Workers};
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
 use zvm_engine::fixtures::vectors;
+use zvm_engine::parallel::Parallel;
 
 fn workers() -> Workers<'static> {
     Workers {
@@ -62,7 +63,7 @@ macro_rules! block_sets {
         fn $test() {
             Set { archive: $archive, executed: $executed }
                 .check(|path| runner::run(&[path], &["json"], workers(), &|entry, report| {
-                    blocktest::run_file(entry, None, report);
+                    blocktest::run_file(entry, None, &parallel(), report);
                 }));
         }
     )*};
@@ -74,6 +75,33 @@ block_sets! {
     every_block_test_of_ethereum_tests_passes: "ethtests-BlockchainTests", 417;
     every_legacy_block_test_to_cancun_passes: "legacy-Cancun-BlockchainTests", 1_885;
     every_legacy_block_test_to_petersburg_passes: "legacy-Constantinople-BlockchainTests", 1_182;
+}
+
+/// How the blocks are executed: in order, or by as many workers as `ZVM_BLOCK_THREADS` says.
+fn parallel() -> Parallel {
+    let threads = std::env::var("ZVM_BLOCK_THREADS").map_or(1, |text| text.parse().unwrap());
+    Parallel {
+        least: 1,
+        ..Parallel::with_workers(NonZeroUsize::new(threads).unwrap())
+    }
+}
+
+/// The same blocks spread over four workers.
+#[test]
+fn every_static_block_test_of_eest_passes_on_four_workers() {
+    let parallel = Parallel {
+        least: 1,
+        ..Parallel::with_workers(NonZeroUsize::new(4).unwrap())
+    };
+    Set {
+        archive: "eest-v5.4.0-blockchain_tests-static",
+        executed: 11_290,
+    }
+    .check(|path| {
+        runner::run(&[path], &["json"], workers(), &|entry, report| {
+            blocktest::run_file(entry, None, &parallel, report);
+        })
+    });
 }
 
 /// Whether a file is in the sample: one in four, by a hash of its path inside the archive.
@@ -93,7 +121,7 @@ fn a_sample_of_the_heavy_blocks_of_eest_passes() {
     set.check(|path| {
         runner::run(&[path], &["json"], workers(), &|entry, report| {
             if all || in_sample(&entry.path) {
-                blocktest::run_file(entry, None, report);
+                blocktest::run_file(entry, None, &parallel(), report);
             } else {
                 let cases = serde_json::from_slice::<HashMap<&str, IgnoredAny>>(&entry.bytes);
                 report.skip("outside of the sample", cases.unwrap().len() as u64);

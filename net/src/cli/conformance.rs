@@ -15,6 +15,7 @@ use zvm_engine::fixtures::report::Report;
 use zvm_engine::fixtures::runner::{self, Workers};
 use zvm_engine::fixtures::source::SourceError;
 use zvm_engine::fixtures::statetest::{self, StateTestOptions};
+use zvm_engine::parallel::Parallel;
 use zvm_runtimes::trace::TraceOptions;
 
 use super::tier::{Runner, TierArgs};
@@ -56,6 +57,9 @@ pub struct StateTestArgs {
 pub struct BlockTestArgs {
     #[command(flatten)]
     common: Common,
+    /// Threads that execute one block; with more than one, blocks of any size are spread over them.
+    #[arg(long, default_value = "1")]
+    block_threads: NonZeroUsize,
 }
 
 impl StateTestArgs {
@@ -94,9 +98,13 @@ impl BlockTestArgs {
     pub fn run(self) -> eyre::Result<ExitCode> {
         let tier = self.common.tier.runner()?;
         let frames = tier.frames();
+        let parallel = Parallel {
+            least: 1,
+            ..Parallel::with_workers(self.block_threads)
+        };
         self.common.run(&tier, |paths, workers| {
             runner::run(paths, &["json"], workers, &|entry, report| {
-                blocktest::run_file(entry, frames.as_ref(), report);
+                blocktest::run_file(entry, frames.as_ref(), &parallel, report);
             })
         })
     }

@@ -9,7 +9,8 @@ use super::tier::TierArgs;
 use clap::Args;
 use eyre::WrapErr as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use zvm_engine::fixtures::replay::{self, ReplayReport};
+use zvm_engine::fixtures::replay::{self, RecordedBlock, ReplayReport};
+use zvm_engine::parallel::Parallel;
 use zvm_net::profiling::Profiling;
 
 /// Arguments of `zvm replay`.
@@ -24,6 +25,9 @@ pub struct ReplayArgs {
     /// How often each block is executed for the clock, alternating with plain revm; medians count.
     #[arg(long, default_value = "5")]
     repeat: NonZeroUsize,
+    /// Threads that execute a block for the comparison; the clock is always of one.
+    #[arg(long, default_value = "1")]
+    threads: NonZeroUsize,
     #[command(flatten)]
     tier: TierArgs,
     /// Names of native code for `perf`: off, perfmap (/tmp/perf-PID.map) or jitdump (./jit-PID.dump).
@@ -48,10 +52,16 @@ impl ReplayArgs {
                 "{bar:40} {pos}/{len} block {msg}",
             )?)
         };
-        let report = replay::run(&blocks, self.repeat.get(), frames.as_ref(), &mut |block| {
+        let parallel = Parallel {
+            least: 1,
+            ..Parallel::with_workers(self.threads)
+        };
+        let progress = &mut |block: &RecordedBlock| {
             bar.set_message(block.header.number.to_string());
             bar.inc(1);
-        });
+        };
+        let repeat = self.repeat.get();
+        let report = replay::run(&blocks, repeat, frames.as_ref(), &parallel, progress);
         bar.finish_and_clear();
         let mut out = stdout().lock();
         if self.json {

@@ -10,21 +10,23 @@ use core::marker::PhantomData;
 
 use alloy_primitives::{Bytes, U256};
 use revm::context::result::{EVMError, HaltReason, InvalidTransaction};
-use revm::context::{Evm, FrameStack};
-use revm::context_interface::JournalTr as _;
+use revm::context::{BlockEnv, Evm, FrameStack, TxEnv};
 use revm::context_interface::context::take_error;
+use revm::context_interface::{Cfg as _, JournalTr as _, Transaction as _};
 use revm::handler::evm::{ContextDbError, FrameInitResult};
 use revm::handler::{
     CallFrame, EthFrame, EthPrecompiles, EvmTr, FrameData, FrameInitOrResult, FrameResult, Handler,
-    ItemOrResult, handle_reservoir_remaining_gas,
+    ItemOrResult, handle_reservoir_remaining_gas, post_execution, pre_execution,
 };
 use revm::interpreter::interpreter::{EthInterpreter, ExtBytecode, InputsImpl};
 use revm::interpreter::interpreter_action::FrameInit;
 use revm::interpreter::interpreter_types::ReturnData as _;
 use revm::interpreter::{
-    CallInputs, CallValue, FrameInput, Gas, InstructionResult, InterpreterAction, InterpreterResult,
+    CallInputs, CallValue, FrameInput, Gas, InitialAndFloorGas, InstructionResult,
+    InterpreterAction, InterpreterResult,
 };
 use revm::primitives::constants::CALL_STACK_LIMIT;
+use revm::primitives::hardfork::SpecId;
 use revm::primitives::short_address;
 
 use super::machine::{Context, FrameRunner, Instructions};
@@ -194,6 +196,17 @@ fn ends_ordinarily(frame: &Frame, result: &InterpreterResult) -> bool {
         && result.result != InstructionResult::FatalExternalError
 }
 
+/// What a transaction pays to the beneficiary: from London on all but the base fee (EIP-1559).
+fn fee(tx: &TxEnv, block: &BlockEnv, spec: SpecId, gas: &Gas) -> U256 {
+    let base_fee = u128::from(block.basefee);
+    let mut price = tx.effective_gas_price(base_fee);
+    if spec >= SpecId::LONDON {
+        price = price.saturating_sub(base_fee);
+    }
+    let used = gas.used().saturating_sub(gas.reservoir());
+    U256::from(price) * U256::from(used)
+}
+
 /// revm's handler with the loop over frames replaced.
 pub(super) struct FrameLoop<'m, 'a>(PhantomData<Frames<'m, 'a>>);
 
@@ -207,6 +220,62 @@ impl<'m, 'a> Handler for FrameLoop<'m, 'a> {
     type Evm = Frames<'m, 'a>;
     type Error = EvmError;
     type HaltReason = HaltReason;
+
+    /// Before its turn a transaction says what it asked of its sender.
+    #[inline]
+    fn validate_against_state_and_deduct_caller(
+        &self,
+        evm: &mut Self::Evm,
+        _: &mut InitialAndFloorGas,
+    ) -> Result<(), EvmError> {
+        let ctx = &mut evm.evm.ctx;
+        if !ctx.journaled_state.is_early() {
+            return pre_execution::validate_against_state_and_deduct_caller(ctx);
+        }
+        ctx.journaled_state.set_fees(true);
+        let paid = pre_execution::validate_against_state_and_deduct_caller::<_, EvmError>(ctx);
+        ctx.journaled_state.set_fees(false);
+        paid?;
+        let checked = !ctx.cfg.is_balance_check_disabled() && !ctx.cfg.is_fee_charge_disabled();
+        let spending = ctx.tx.max_balance_spending().ok().filter(|_| checked);
+        ctx.journaled_state.saw_payer(&ctx.tx.caller, spending);
+        Ok(())
+    }
+
+    #[inline]
+    fn reimburse_caller(
+        &self,
+        evm: &mut Self::Evm,
+        result: &mut FrameResult,
+    ) -> Result<(), EvmError> {
+        let ctx = &mut evm.evm.ctx;
+        ctx.journaled_state.set_fees(true);
+        let paid = post_execution::reimburse_caller(ctx, result.gas(), U256::ZERO);
+        ctx.journaled_state.set_fees(false);
+        paid.map_err(EVMError::Database)
+    }
+
+    /// Before its turn a transaction that has nothing else to do with the beneficiary leaves its fee beside the state.
+    #[inline]
+    fn reward_beneficiary(
+        &self,
+        evm: &mut Self::Evm,
+        result: &mut FrameResult,
+    ) -> Result<(), EvmError> {
+        let ctx = &mut evm.evm.ctx;
+        let journal = &mut ctx.journaled_state;
+        if journal.is_early()
+            && !ctx.cfg.is_fee_charge_disabled()
+            && !journal.came_across(&ctx.block.beneficiary)
+        {
+            journal.set_fee(fee(&ctx.tx, &ctx.block, ctx.cfg.spec, result.gas()));
+            return Ok(());
+        }
+        journal.set_fees(true);
+        let paid = post_execution::reward_beneficiary(ctx, result.gas());
+        ctx.journaled_state.set_fees(false);
+        paid.map_err(EVMError::Database)
+    }
 
     fn run_exec_loop(
         &mut self,

@@ -17,6 +17,7 @@ use super::frames::{EvmError, FrameLoop, Frames, MachineEvm};
 use super::instructions::instructions;
 use super::journal::BlockJournal;
 use super::state::{BlockState, ReadError, StateReader};
+use super::versions::{Speculation, VersionReader};
 use super::workspace::Workspace;
 
 /// The sender of system calls (EIP-4788, EIP-2935, EIP-7002, EIP-7251).
@@ -264,6 +265,44 @@ impl<'a> Machine<'a> {
             journal.discard();
         }
         result.map_err(MachineError::from)
+    }
+
+    /// Executes the next transaction on what a [`VersionReader`] shows, for [`Versions`](super::Versions) to decide about.
+    ///
+    /// The machine's reader must be `reader`, and the machine must have been made by [`Machine::early`].
+    pub fn execute_early(
+        &mut self,
+        index: u32,
+        tx: TxEnv,
+        reader: &VersionReader<'_>,
+        speculation: &mut Speculation,
+        in_turn: bool,
+    ) {
+        let predicted = (!in_turn).then_some((tx.caller, tx.nonce));
+        reader.begin(index, predicted);
+        let journal = &mut self.evm().ctx.journaled_state;
+        speculation.accounts.clear();
+        core::mem::swap(
+            &mut journal.block_state_mut().accounts,
+            &mut speculation.accounts,
+        );
+        journal.take_fee();
+        let result = self.execute(tx);
+        let journal = &mut self.evm().ctx.journaled_state;
+        core::mem::swap(
+            &mut journal.block_state_mut().accounts,
+            &mut speculation.accounts,
+        );
+        speculation.fee = journal.take_fee();
+        speculation.result = Some(result);
+        reader.end(speculation);
+    }
+
+    /// A machine for transactions before their turn.
+    pub fn early(cfg: CfgEnv, block: BlockEnv, reader: &'a VersionReader<'a>) -> Self {
+        let mut state = BlockState::new(reader);
+        state.early = true;
+        Self::with_state(cfg, block, state)
     }
 
     /// Adds to a balance outside of any transaction; see [`BlockState::credit`].

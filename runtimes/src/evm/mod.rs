@@ -12,6 +12,7 @@ mod keccak;
 mod machine;
 mod slots;
 mod state;
+mod versions;
 mod workspace;
 
 pub use fork::{BlobParams, Fork, UnknownFork};
@@ -23,4 +24,7 @@ pub use machine::{
 };
 pub use state::{
     AccountState, Accounts, BlockState, EmptyReader, ReadError, RecentChange, Slot, StateReader,
+};
+pub use versions::{
+    Access, Conflict, Foreseen, ForeseenAccount, Speculation, VersionReader, Versions,
 };

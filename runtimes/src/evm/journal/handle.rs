@@ -108,6 +108,7 @@ impl JournaledAccountTr for LoadedAccount<'_, '_> {
         if old != balance {
             self.journal.undo.push(Undo::Balance(self.at, old));
         }
+        self.journal.saw_room(self.at);
     }
 
     #[inline]

@@ -33,10 +33,12 @@ use super::state::{BlockState, ReadError, Slot};
 use undo::{Transient, Undo};
 
 mod handle;
+mod seen;
 mod settle;
 mod undo;
 
 pub use handle::LoadedAccount;
+pub(super) use seen::LARGE;
 
 type LoadError = JournalLoadError<ReadError>;
 
@@ -63,6 +65,10 @@ pub struct BlockJournal<'a> {
     slots: WarmSlots,
     /// A frame of the transaction was reverted.
     reverted: bool,
+    /// Fees are being moved, see [`BlockJournal::set_fees`].
+    fees: bool,
+    /// What the beneficiary gets from the transaction, where that is left beside the state.
+    fee: Option<U256>,
     /// Self-destructions, in revm's form, for inspectors.
     shown: Vec<JournalEntry>,
     /// What revm would have a journal give away. Stays empty: the accounts are in `state`.
@@ -311,6 +317,8 @@ impl<'a> JournalTr for BlockJournal<'a> {
             failed_read: None,
             slots: WarmSlots::default(),
             reverted: false,
+            fees: false,
+            fee: None,
             shown: Vec::new(),
             none: EvmState::default(),
         }
@@ -405,12 +413,15 @@ impl<'a> JournalTr for BlockJournal<'a> {
         let (target_at, is_cold) = self.warm_account(target, skip_cold_load)?;
         let target_exists = !self.is_empty(target_at);
         let at = self.loaded(&address);
+        self.saw_emptiness(target_at);
+        self.saw_balance(at);
         let accounts = &mut self.state.accounts;
         let balance = accounts.at(at).live.info.balance;
         if at != target_at {
             self.touch(target_at);
             let target = &mut self.state.accounts.at_mut(target_at).live.info.balance;
             *target = target.wrapping_add(balance);
+            self.saw_room(target_at);
         }
 
         let live = &mut self.state.accounts.at_mut(at).live;
@@ -517,6 +528,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
     ) -> Option<TransferError> {
         let to_at = self.loaded(&to);
         if from == to {
+            self.saw_balance(to_at);
             let has = self.state.accounts.at(to_at).live.info.balance;
             return (balance > has).then_some(TransferError::OutOfFunds);
         }
@@ -528,14 +540,18 @@ impl<'a> JournalTr for BlockJournal<'a> {
         self.touch(from_at);
         let has = self.state.accounts.at(from_at).live.info.balance;
         let Some(left) = has.checked_sub(balance) else {
+            self.saw_balance(from_at);
             return Some(TransferError::OutOfFunds);
         };
+        self.saw_enough(from_at, left);
         self.touch(to_at);
         let receiver = &mut self.state.accounts.at_mut(to_at).live.info.balance;
         let Some(sum) = receiver.checked_add(balance) else {
+            self.saw_balance(to_at);
             return Some(TransferError::OverflowPayment);
         };
         *receiver = sum;
+        self.saw_room(to_at);
         self.state.accounts.at_mut(from_at).live.info.balance = left;
         self.undo.push(Undo::Transfer(from_at, to_at, balance));
         self.log_transfer(from, to, balance);
@@ -570,6 +586,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
         let (at, is_cold) = self
             .warm_account(address, false)
             .map_err(LoadError::unwrap_db_error)?;
+        self.saw_all(at);
         Ok(StateLoad::new(&self.state.accounts.at(at).live, is_cold))
     }
 
@@ -581,6 +598,8 @@ impl<'a> JournalTr for BlockJournal<'a> {
             .warm_account(address, false)
             .map_err(LoadError::unwrap_db_error)?;
         self.state.load_code(at)?;
+        // revm asks for the code and for emptiness.
+        self.saw_emptiness(at);
         Ok(StateLoad::new(&self.state.accounts.at(at).live, is_cold))
     }
 
@@ -592,6 +611,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
         let (at, is_cold) = self
             .warm_account(address, false)
             .map_err(LoadError::unwrap_db_error)?;
+        self.saw_emptiness(at);
         let mut load = AccountLoad {
             is_delegate_account_cold: None,
             is_empty: self.is_empty(at),
@@ -614,6 +634,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
         skip: bool,
     ) -> Result<StateLoad<LoadedAccount<'_, 'a>>, LoadError> {
         let (at, is_cold) = self.warm_account(address, skip)?;
+        self.saw_all(at);
         Ok(StateLoad::new(LoadedAccount { journal: self, at }, is_cold))
     }
 
@@ -629,6 +650,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
         if load_code {
             self.state.load_code(at)?;
         }
+        self.saw_all(at);
         Ok(StateLoad::new(LoadedAccount { journal: self, at }, is_cold))
     }
 
@@ -642,6 +664,10 @@ impl<'a> JournalTr for BlockJournal<'a> {
         let (at, is_cold) = self.warm_account(address, skip)?;
         if load_code {
             self.state.load_code(at)?;
+            // Calls and what asks for code take nothing but emptiness from the rest.
+            self.saw_emptiness(at);
+        } else {
+            self.saw_balance(at);
         }
         let is_empty = self.is_empty(at);
         let info = &self.state.accounts.at(at).live.info;
@@ -690,6 +716,7 @@ impl<'a> JournalTr for BlockJournal<'a> {
     ) -> Result<JournalCheckpoint, TransferError> {
         self.slots.forget();
         let at = self.loaded(&address);
+        self.saw_nonce(at);
         let live = &self.state.accounts.at(at).live;
         if live.info.code_hash != KECCAK256_EMPTY || live.info.nonce != 0 {
             return Err(TransferError::CreateCollision);
@@ -720,10 +747,12 @@ impl<'a> JournalTr for BlockJournal<'a> {
         }
         let receiver = &mut self.state.accounts.at_mut(at).live.info.balance;
         let Some(sum) = receiver.checked_add(balance) else {
+            self.saw_balance(at);
             self.checkpoint_revert(checkpoint);
             return Err(TransferError::OverflowPayment);
         };
         *receiver = sum;
+        self.saw_room(at);
         let caller_at = self.loaded(&caller);
         let sender = &mut self.state.accounts.at_mut(caller_at).live.info.balance;
         // The caller's balance was checked.

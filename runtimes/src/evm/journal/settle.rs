@@ -57,13 +57,9 @@ impl BlockJournal<'_> {
             }
             created = true;
         }
-        account.touched = true;
-        let ends = destroyed || (empty && !created);
-        if ends {
-            account.end();
-        } else {
-            account.exist();
-            account.wiped |= created;
+        let ends = account.conclude(created, destroyed);
+        if ends && !self.state.early {
+            account.forget_slots();
         }
         self.state.note_recent(at, ends || created);
     }

@@ -49,10 +49,44 @@ pub struct AccountState {
     pub(in crate::evm) live: Account,
     /// Its key in [`Accounts`].
     pub(in crate::evm) address: Address,
+    /// The last transaction that touched it created it.
+    pub(in crate::evm) created: bool,
+    /// The last transaction that touched it destroyed it.
+    pub(in crate::evm) destroyed: bool,
+    /// What the transaction came to know of it; kept only while transactions are executed before their turn.
+    pub(in crate::evm) seen: Seen,
+}
+
+/// What a transaction came to know of an account beyond its code: what must be so again for the result to hold.
+///
+/// Storage is not here: slots are known by their values before the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::evm) struct Seen {
+    /// The balance itself.
+    pub(in crate::evm) balance: bool,
+    /// The nonce itself.
+    pub(in crate::evm) nonce: bool,
+    /// Whether the account was empty (EIP-161).
+    pub(in crate::evm) emptiness: bool,
+    /// It paid for the transaction.
+    pub(in crate::evm) is_sender: bool,
+    /// The least that was left behind a debit: the balance may have been lower by as much. All ones: nothing was taken.
+    pub(in crate::evm) left: U256,
+}
+
+impl Seen {
+    /// Nothing is known.
+    pub(in crate::evm) const NOTHING: Self = Self {
+        balance: false,
+        nonce: false,
+        emptiness: false,
+        is_sender: false,
+        left: U256::MAX,
+    };
 }
 
 impl AccountState {
-    pub(super) fn loaded(address: Address, info: Option<AccountInfo>) -> Self {
+    pub(in crate::evm) fn loaded(address: Address, info: Option<AccountInfo>) -> Self {
         let mut live = Account::default();
         match &info {
             Some(info) => live.info = info.clone(),
@@ -65,7 +99,37 @@ impl AccountState {
             touched: false,
             live,
             address,
+            created: false,
+            destroyed: false,
+            seen: Seen::NOTHING,
         }
+    }
+
+    /// The same as [`AccountState::loaded`] in the memory of an account that is not needed any more.
+    pub(super) fn reload(&mut self, address: Address, info: Option<AccountInfo>) {
+        /// Slots for which a table is kept: clearing a larger one costs more than a new one.
+        const KEPT_SLOTS: usize = 64;
+        self.live.status = AccountStatus::empty();
+        match &info {
+            Some(info) => self.live.info = info.clone(),
+            None => {
+                self.live.info = AccountInfo::default();
+                self.live.status = AccountStatus::LoadedAsNotExisting;
+            }
+        }
+        self.live.transaction_id = TransactionId::ZERO;
+        self.original = info;
+        if self.storage.capacity() > KEPT_SLOTS {
+            self.storage = HashMap::default();
+        } else {
+            self.storage.clear();
+        }
+        self.wiped = false;
+        self.touched = false;
+        self.address = address;
+        self.created = false;
+        self.destroyed = false;
+        self.seen = Seen::NOTHING;
     }
 
     /// The account now; `None` where it does not exist. Between transactions.
@@ -79,12 +143,32 @@ impl AccountState {
         self.live.status -= AccountStatus::LoadedAsNotExisting;
     }
 
-    /// The account and its storage are gone.
+    /// The account and its storage are gone. Its table of slots is left, for [`AccountState::forget_slots`].
     pub(in crate::evm) fn end(&mut self) {
         self.live.info = AccountInfo::default();
         self.live.status = AccountStatus::LoadedAsNotExisting;
-        self.storage.clear();
         self.wiped = true;
+    }
+
+    /// Empties the table of slots.
+    pub(in crate::evm) fn forget_slots(&mut self) {
+        self.storage.clear();
+    }
+
+    /// Ends what a transaction did to an account that it touched, and says whether the account has ended (EIP-161, from
+    /// Spurious Dragon on).
+    pub(in crate::evm) fn conclude(&mut self, created: bool, destroyed: bool) -> bool {
+        self.touched = true;
+        self.created = created;
+        self.destroyed = destroyed;
+        let ends = destroyed || (self.live.info.is_empty() && !created);
+        if ends {
+            self.end();
+        } else {
+            self.exist();
+            self.wiped |= created;
+        }
+        ends
     }
 
     /// Whether a slot that the block has not seen is zero without asking the state below.
@@ -102,6 +186,8 @@ pub struct Accounts {
         reason = "an account takes some 400 bytes, which must not be copied whenever the list grows"
     )]
     list: Vec<Box<AccountState>>,
+    #[expect(clippy::vec_box, reason = "they come from the list and go back there")]
+    spare: Vec<Box<AccountState>>,
 }
 
 impl Accounts {
@@ -144,13 +230,45 @@ impl Accounts {
         self.index.get(address).copied()
     }
 
+    /// Adds an account that is not there yet, as the state below has it.
+    pub(super) fn add(&mut self, address: Address, info: Option<AccountInfo>) -> u32 {
+        let account = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.reload(address, info);
+                spare
+            }
+            None => Box::new(AccountState::loaded(address, info)),
+        };
+        self.insert(account)
+    }
+
     /// Adds an account that is not there yet.
-    pub(super) fn add(&mut self, account: AccountState) -> u32 {
+    pub(in crate::evm) fn insert(&mut self, account: Box<AccountState>) -> u32 {
         // A block that sees four billion accounts would not fit in memory.
         let at = self.list.len() as u32;
         self.index.insert(account.address, at);
-        self.list.push(Box::new(account));
+        self.list.push(account);
         at
+    }
+
+    /// Removes all accounts, which are then used again for others.
+    pub(in crate::evm) fn clear(&mut self) {
+        /// Accounts whose memory is kept: a transaction that saw more is rare.
+        const KEPT: usize = 32;
+        self.index.clear();
+        self.spare.append(&mut self.list);
+        self.spare.truncate(KEPT);
+    }
+
+    /// Gives all accounts away.
+    pub(in crate::evm) fn drain(&mut self) -> impl Iterator<Item = Box<AccountState>> + '_ {
+        self.index.clear();
+        self.list.drain(..)
+    }
+
+    /// The accounts by number.
+    pub(in crate::evm) fn boxes(&self) -> &[Box<AccountState>] {
+        &self.list
     }
 
     /// The account of a number given out by [`Accounts::find`].

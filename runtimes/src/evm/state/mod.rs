@@ -26,6 +26,33 @@ pub trait StateReader {
     fn has_storage(&self, address: &Address) -> Result<bool, ReadError>;
     /// The hash of a block of the chain being extended, for `BLOCKHASH`.
     fn block_hash(&self, number: u64) -> Result<B256, ReadError>;
+    /// [`StateReader::storage`] of the account that was asked for as number `at` since the reader's user began, from zero:
+    /// for readers that know accounts by number.
+    fn storage_at(&self, at: u32, address: &Address, slot: &U256) -> Result<U256, ReadError> {
+        let _ = at;
+        self.storage(address, slot)
+    }
+}
+
+impl<R: StateReader + ?Sized> StateReader for &R {
+    fn account(&self, address: &Address) -> Result<Option<AccountInfo>, ReadError> {
+        (**self).account(address)
+    }
+    fn storage(&self, address: &Address, slot: &U256) -> Result<U256, ReadError> {
+        (**self).storage(address, slot)
+    }
+    fn code(&self, hash: &B256) -> Result<Bytecode, ReadError> {
+        (**self).code(hash)
+    }
+    fn has_storage(&self, address: &Address) -> Result<bool, ReadError> {
+        (**self).has_storage(address)
+    }
+    fn block_hash(&self, number: u64) -> Result<B256, ReadError> {
+        (**self).block_hash(number)
+    }
+    fn storage_at(&self, at: u32, address: &Address, slot: &U256) -> Result<U256, ReadError> {
+        (**self).storage_at(at, address, slot)
+    }
 }
 
 /// A read of the state below failed: the store is damaged or the test data is incomplete. Never a rule of the chain.
@@ -91,6 +118,8 @@ pub struct BlockState<'a> {
     recent: Option<AddressMap<RecentChange>>,
     /// The transaction under way. What carries another number is cold (EIP-2929).
     pub(super) transaction: TransactionId,
+    /// Transactions are executed before their turn: what they come to know must stay known.
+    pub(super) early: bool,
 }
 
 impl fmt::Debug for BlockState<'_> {
@@ -114,6 +143,7 @@ impl<'a> BlockState<'a> {
             block_hashes: HashMap::default(),
             recent: None,
             transaction,
+            early: false,
         }
     }
 
@@ -159,7 +189,7 @@ impl<'a> BlockState<'a> {
     #[cold]
     fn read(&mut self, address: Address) -> Result<u32, ReadError> {
         let info = self.reader.account(&address)?;
-        Ok(self.accounts.add(AccountState::loaded(address, info)))
+        Ok(self.accounts.add(address, info))
     }
 
     /// Makes the code of an account present.
@@ -191,6 +221,15 @@ impl<'a> BlockState<'a> {
             self.codes
                 .entry(info.code_hash)
                 .or_insert_with(|| code.clone());
+        }
+    }
+
+    /// Remembers codes that were loaded or deployed elsewhere.
+    pub(super) fn keep_codes(&mut self, codes: B256Map<Bytecode>) {
+        if self.codes.is_empty() {
+            self.codes = codes;
+        } else {
+            self.codes.extend(codes);
         }
     }
 
@@ -260,6 +299,7 @@ impl<'a> BlockState<'a> {
         let ends = clear_empty && info.is_empty();
         if ends {
             account.end();
+            account.forget_slots();
         }
         self.note_recent(at, ends);
         Ok(())
@@ -281,7 +321,7 @@ impl<'a> BlockState<'a> {
         if account.is_blank() {
             Ok(U256::ZERO)
         } else {
-            self.reader.storage(&account.address, key)
+            self.reader.storage_at(at, &account.address, key)
         }
     }
 }
