@@ -7,25 +7,26 @@ use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, Bloom, U256};
 use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
-use rayon::prelude::*;
 use zvm_runtimes::evm::{BlockState, Fork, FrameRunner, ReadError};
 use zvm_storage::{Batch, BlockRecord, Layered, Snapshot, Store, StoreError, StoredReceipt};
 
-use crate::builder::{BlockTemplate, Skipped, TransactionSource};
+use crate::builder::{BlockTemplate, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
 use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError, IntermediateRoots};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
+use crate::ingress::Senders;
 use crate::ommers::validate_ommers;
+use crate::pipeline::{Lost, Parent};
 use crate::receipt::receipts_root;
-use crate::transaction::{self, Tx, TxError};
+use crate::transaction::{Tx, TxError};
 use crate::view::{CodeCache, StateView, recent_diff, state_diff};
 
 /// A block with its transactions.
 pub type TxBlock = Block<Tx>;
 
 /// Meta key of the total difficulty of the head, 32 bytes big-endian.
-const TOTAL_DIFFICULTY: &str = "total_difficulty";
+pub(crate) const TOTAL_DIFFICULTY: &str = "total_difficulty";
 
 /// A block cannot join the chain, or the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,17 @@ pub enum ChainError {
     /// A block was to be made only if it has transactions, and none could be included.
     #[error("no transaction could be included")]
     NothingIncluded,
+    /// The block does not follow the head, or no longer does.
+    #[error("the block follows {parent}, the head is {head}")]
+    NotOnHead {
+        /// Hash of the block's parent.
+        parent: B256,
+        /// Hash of the head.
+        head: B256,
+    },
+    /// A block before it was lost on its way to the store.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The block cannot be executed.
     #[error(transparent)]
     Execution(#[from] ExecutionError),
@@ -109,6 +121,7 @@ pub struct Chain {
     writer: Mutex<()>,
     /// Runs frames in place of the interpreter's loop.
     runner: Option<Arc<dyn FrameRunner>>,
+    senders: Arc<Senders>,
 }
 
 impl core::fmt::Debug for Chain {
@@ -158,6 +171,7 @@ impl Chain {
             head: RwLock::new(head),
             writer: Mutex::new(()),
             runner: None,
+            senders: Arc::default(),
         })
     }
 
@@ -203,12 +217,38 @@ impl Chain {
         &self.codes
     }
 
+    /// The senders of transactions that were recovered, by this chain or by who submitted them.
+    pub fn senders(&self) -> &Arc<Senders> {
+        &self.senders
+    }
+
+    /// Knows the senders that `senders` knows, which others may share.
+    #[must_use]
+    pub fn with_senders(mut self, senders: Arc<Senders>) -> Self {
+        self.senders = senders;
+        self
+    }
+
+    /// Recovers the senders of a block's transactions on all cores, but for those that are known.
+    fn recover_senders(&self, transactions: &[Tx]) -> Result<Vec<Address>, ChainError> {
+        let senders = self.senders.senders(transactions).into_iter();
+        senders
+            .enumerate()
+            .map(|(index, sender)| sender.map_err(|source| ChainError::Sender { index, source }))
+            .collect()
+    }
+
     /// The fork of a block that follows `head` at `timestamp`.
     pub fn fork_after(&self, head: &Head, timestamp: u64) -> Fork {
+        self.fork_on(&head.header, head.total_difficulty, timestamp)
+    }
+
+    /// The fork of a block that follows `parent` at `timestamp`.
+    pub(crate) fn fork_on(&self, parent: &Header, total_difficulty: U256, timestamp: u64) -> Fork {
         self.spec.fork_at(&BlockPosition {
-            number: head.header.number.saturating_add(1),
+            number: parent.number.saturating_add(1),
             timestamp,
-            parent_total_difficulty: head.total_difficulty,
+            parent_total_difficulty: total_difficulty,
         })
     }
 
@@ -232,14 +272,16 @@ impl Chain {
     }
 
     /// Adds a block on top of the head: checks it, executes it, compares what the header says and makes it durable.
+    ///
+    /// # Errors
+    /// [`ChainError::NotOnHead`] also when another block becomes the head meanwhile.
     pub fn import(&self, block: TxBlock) -> Result<Imported, ChainError> {
-        let _writer = self.writer.lock();
         let head = self.head();
         let Block { header, body } = &block;
         let fork = self.fork_after(&head, header.timestamp);
         header::validate_header(&self.spec, fork, header, &head.header, head.hash)?;
         header::validate_body(fork, header, body)?;
-        let senders = recover_senders(&body.transactions)?;
+        let senders = self.recover_senders(&body.transactions)?;
 
         let snapshot = self.store.snapshot()?;
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
@@ -282,70 +324,24 @@ impl Chain {
         template: &BlockTemplate,
         source: &mut dyn TransactionSource,
     ) -> Result<Imported, ChainError> {
+        let parent = Parent::Durable(self.head());
+        let executed = self.execute(parent, &[], template, source)?;
+        self.append(self.seal(executed, &[])?)
+    }
+
+    /// Commits what makes `head` the head.
+    pub(crate) fn advance_head(&self, head: Head, batch: &Batch) -> Result<(), ChainError> {
         let _writer = self.writer.lock();
-        let head = self.head();
-        let timestamp = template
-            .timestamp
-            .max(head.header.timestamp.saturating_add(1));
-        let fork = self.fork_after(&head, timestamp);
-        let mut header = template.header(&self.spec, fork, &head, timestamp);
-
-        header::validate_header(&self.spec, fork, &header, &head.header, head.hash)?;
-        let snapshot = self.store.snapshot()?;
-        let view = StateView::new(&*snapshot, &self.codes).with_fork(fork);
-        let mut roots = SnapshotRoots::new(&*snapshot);
-        let preliminary = header.clone();
-        let mut executor =
-            BlockExecutor::new(&self.spec, fork, &preliminary, &view, Some(&mut roots))?;
-        if let Some(runner) = &self.runner {
-            executor.set_runner(Arc::clone(runner));
+        let found = self.head.read().hash;
+        if head.header.parent_hash != found {
+            return Err(ChainError::NotOnHead {
+                parent: head.header.parent_hash,
+                head: found,
+            });
         }
-        let mut transactions = Vec::new();
-        let mut senders = Vec::new();
-        while let Some(recovered) = source.next(executor.gas_available()) {
-            match executor.transact(recovered.inner(), recovered.signer()) {
-                Ok(_) => {
-                    let (tx, sender) = recovered.into_parts();
-                    transactions.push(tx);
-                    senders.push(sender);
-                }
-                Err(error) if error.is_invalid_block() => {
-                    source.skipped(recovered, Skipped::from(error))
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if template.not_empty && transactions.is_empty() {
-            return Err(ChainError::NothingIncluded);
-        }
-        let withdrawals = (fork >= Fork::Shanghai).then(Withdrawals::default);
-        let executed = executor.finish(
-            &[],
-            withdrawals.as_ref().map(|withdrawals| &withdrawals.0[..]),
-        )?;
-        let mut batch = Batch::new();
-        Outcome::of(&executed, &*snapshot, &mut batch)?.write(&mut header);
-        let body = BlockBody {
-            transactions,
-            ommers: Vec::new(),
-            withdrawals,
-        };
-        header.transactions_root =
-            alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
-        // The source decides how many bytes there are; a block every other node refuses must not become the head.
-        header::validate_body(fork, &header, &body)?;
-        let receipts = executed.receipts;
-        drop(snapshot);
-
-        let block = Block { header, body };
-        let hash = block.header.hash_slow();
-        self.commit(&head, batch, &block, hash, &receipts, &senders)?;
-        Ok(Imported {
-            block,
-            hash,
-            senders,
-            receipts,
-        })
+        self.store.commit(batch)?;
+        *self.head.write() = head;
+        Ok(())
     }
 
     fn commit(
@@ -373,13 +369,12 @@ impl Chain {
             TOTAL_DIFFICULTY,
             &total_difficulty.to_be_bytes::<32>(),
         );
-        self.store.commit(&batch)?;
-        *self.head.write() = Head {
+        let head = Head {
             header: Arc::new(block.header.clone()),
             hash,
             total_difficulty,
         };
-        Ok(())
+        self.advance_head(head, &batch)
     }
 }
 
@@ -465,19 +460,8 @@ fn write_genesis(
     Ok(())
 }
 
-/// Recovers the senders of a block's transactions on all cores.
-pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> {
-    transactions
-        .par_iter()
-        .enumerate()
-        .map(|(index, tx)| {
-            transaction::recover(tx).map_err(|source| ChainError::Sender { index, source })
-        })
-        .collect()
-}
-
 /// Roots within a block: each is computed from the one before it and what has changed since.
-struct SnapshotRoots<'a> {
+pub(crate) struct SnapshotRoots<'a> {
     snapshot: &'a dyn Snapshot,
     /// From the snapshot to the state of the last root.
     batch: Batch,
@@ -485,7 +469,7 @@ struct SnapshotRoots<'a> {
 
 impl<'a> SnapshotRoots<'a> {
     /// Roots of a block on top of `snapshot`.
-    fn new(snapshot: &'a dyn Snapshot) -> Self {
+    pub(crate) fn new(snapshot: &'a dyn Snapshot) -> Self {
         Self {
             snapshot,
             batch: Batch::new(),
@@ -538,15 +522,6 @@ impl Outcome {
                 .as_ref()
                 .map(|requests| requests.requests_hash()),
         })
-    }
-
-    fn write(&self, header: &mut Header) {
-        header.state_root = self.state_root;
-        header.receipts_root = self.receipts_root;
-        header.logs_bloom = self.logs_bloom;
-        header.gas_used = self.gas_used;
-        header.blob_gas_used = header.blob_gas_used.map(|_| self.blob_gas_used);
-        header.requests_hash = self.requests_hash;
     }
 
     fn compare(&self, header: &Header) -> Result<(), ChainError> {

@@ -170,6 +170,7 @@ mod tests {
             gas_cap: 1_000_000,
             logs: 1,
             concurrent: 1,
+            sync_wait: std::time::Duration::from_secs(60),
         };
         let module = Rpc::new(Arc::clone(&node), accounts, limits)
             .into_module()
