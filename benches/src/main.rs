@@ -5,6 +5,7 @@ use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
@@ -70,6 +71,12 @@ struct LoadArgs {
     /// Transactions sent and not durable yet at most.
     #[arg(long, default_value = "20000")]
     outstanding: NonZeroUsize,
+    /// Blocks executed and not durable yet when the next one is begun.
+    #[arg(long, default_value = "2")]
+    in_flight: usize,
+    /// The longest that a block waits for more transactions, in milliseconds.
+    #[arg(long, default_value = "100")]
+    gather: u64,
     /// Folder of the store, which must be new; a temporary one without it.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -405,6 +412,8 @@ fn load(args: &LoadArgs) -> eyre::Result<ExitCode> {
         submitters: args.submitters.get(),
         batch: args.batch.get(),
         outstanding: args.outstanding.get(),
+        in_flight: args.in_flight,
+        gather: Duration::from_millis(args.gather),
         folder: args.folder.clone(),
     })?;
     if let Some(path) = &args.html {

@@ -37,9 +37,15 @@ pub struct NodeSettings {
     /// Blocks that may be executed and not durable yet when the next one is begun; 0 begins a block when the one before
     /// it is durable.
     pub in_flight: usize,
+    /// The longest that a block made on demand waits for more transactions under load; see [`GATHER_EACH`].
+    pub gather: Duration,
     /// Bounds of the pool.
     pub pool: PoolLimits,
 }
+
+/// How long blocks on demand are apart for each transaction of the last one: a block after few of them comes at once, and
+/// under load, where every core is busy with senders, blocks become larger and cheaper.
+pub const GATHER_EACH: Duration = Duration::from_micros(200);
 
 impl Default for NodeSettings {
     fn default() -> Self {
@@ -49,6 +55,7 @@ impl Default for NodeSettings {
             beneficiary: Address::ZERO,
             extra_data: Bytes::new(),
             in_flight: 2,
+            gather: Duration::from_millis(100),
             pool: PoolLimits::default(),
         }
     }

@@ -318,6 +318,9 @@ settings! {
     pool_min_priority_fee / "ZVM_POOL_MIN_PRIORITY_FEE": u64 = 0;
     /// Recovered senders kept [default: 131072].
     sender_cache / "ZVM_SENDER_CACHE": usize = zvm_engine::ingress::Senders::DEFAULT_CAPACITY;
+    /// Longest wait of a block on demand for more transactions under load, in milliseconds [default: 100].
+    #[flag(value_name = "MILLISECONDS")]
+    block_gather / "ZVM_BLOCK_GATHER": u64 = 100;
     /// Blocks executed and not durable yet when the next one is begun [default: 2].
     blocks_in_flight / "ZVM_BLOCKS_IN_FLIGHT": usize = 2;
     /// Seconds a transaction behind a nonce gap may wait while its sender sends nothing [default: 10800].
@@ -457,6 +460,7 @@ impl Settings {
             0,
             1000 * MAX_SECONDS,
         )?;
+        within("block-gather", self.block_gather, 0, 60_000)?;
         within("blocks-in-flight", self.blocks_in_flight, 0, 64)?;
         within("sender-cache", self.sender_cache, 0, 1 << 28)?;
         within("threads", self.threads, 0, MAX_THREADS)?;

@@ -12,7 +12,7 @@ const SELECTOR: [u8; 4] = hex!("a9059cbb");
 pub(super) fn token() -> Bytes {
     // Where the jumps go; asserted below.
     const OK: u8 = 0x14;
-    const SHORT: u8 = 0x6b;
+    const SHORT: u8 = 0x6d;
     let mut code = vec![0x5f, 0x35, 0x60, 0xe0, 0x1c, 0x63]; // PUSH0 CALLDATALOAD PUSH1 224 SHR PUSH4
     code.extend(SELECTOR);
     code.extend([0x14, 0x60, OK, 0x57, 0x5f, 0x5f, 0xfd]); // EQ PUSH1 JUMPI PUSH0 PUSH0 REVERT

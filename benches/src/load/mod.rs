@@ -50,6 +50,10 @@ pub struct Options {
     pub batch: usize,
     /// Transactions sent and not durable yet at most.
     pub outstanding: usize,
+    /// Blocks executed and not durable yet when the next one is begun.
+    pub in_flight: usize,
+    /// The longest that a block waits for more transactions.
+    pub gather: Duration,
     /// Folder of the store; a temporary one if there is none.
     pub folder: Option<PathBuf>,
 }
@@ -247,6 +251,8 @@ fn send(options: &Options, load: &Load, store: Arc<dyn Store>) -> Result<Run, Lo
                 per_sender: options.outstanding,
                 ..PoolLimits::default()
             },
+            in_flight: options.in_flight,
+            gather: options.gather,
             ..NodeSettings::default()
         },
     )?;
@@ -260,13 +266,14 @@ fn send(options: &Options, load: &Load, store: Arc<dyn Store>) -> Result<Run, Lo
     let cpu_before = processor::by_thread()?;
     let start = Instant::now();
     let sent = Mutex::new(B256Map::default());
+    let pool = Mutex::new(0.0);
     let total = load.setup.len() + load.transactions.len();
     let results: Vec<Result<(), LoadError>> = std::thread::scope(|threads| {
         let submitters: Vec<_> = load
             .streams
             .iter()
             .map(|stream| {
-                let (node, durable, sent) = (&node, &durable, &sent);
+                let (node, durable, sent, pool) = (&node, &durable, &sent, &pool);
                 let work = move || -> Result<(), LoadError> {
                     let mine = options.outstanding / options.submitters;
                     for (index, batch) in stream.chunks(options.batch).enumerate() {
@@ -280,6 +287,8 @@ fn send(options: &Options, load: &Load, store: Arc<dyn Store>) -> Result<Run, Lo
                         sent.lock()
                             .extend(hashes.into_iter().map(|hash| (hash, now)));
                     }
+                    // The thread is gone when the others are counted.
+                    *pool.lock() += processor::this_thread();
                     Ok(())
                 };
                 std::thread::Builder::new()
@@ -318,6 +327,7 @@ fn send(options: &Options, load: &Load, store: Arc<dyn Store>) -> Result<Run, Lo
     for (name, seconds) in &mut cpu {
         *seconds -= cpu_before.get(name).copied().unwrap_or_default();
     }
+    cpu.insert("pool", pool.into_inner());
     Ok(Run {
         start,
         end,
@@ -449,6 +459,8 @@ mod tests {
                 submitters: 2,
                 batch: 16,
                 outstanding: 100,
+                in_flight: 2,
+                gather: Duration::from_millis(100),
                 folder: None,
             };
             let report = run(&options).unwrap();

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::{fs, io};
 
 /// What the threads of the process do, by how their names begin.
-const STAGES: [(&str, &str); 7] = [
-    ("submitter", "pool"),
+const STAGES: [(&str, &str); 6] = [
     ("recovery-", "recovery"),
     ("block-producer", "execute"),
     ("block-sealer", "root"),
@@ -17,7 +16,7 @@ const STAGES: [(&str, &str); 7] = [
 
 /// Seconds of processor time of the threads that are at work on a stage. The others have none to speak of.
 pub(super) fn by_thread() -> io::Result<BTreeMap<&'static str, f64>> {
-    let mut seconds: BTreeMap<_, _> = STAGES.iter().map(|(_, stage)| (*stage, 0.0)).collect();
+    let mut by_stage: BTreeMap<_, _> = STAGES.iter().map(|(_, stage)| (*stage, 0.0)).collect();
     for task in fs::read_dir("/proc/self/task")? {
         let folder = task?.path();
         // A thread may have ended since the folder was read.
@@ -28,15 +27,23 @@ pub(super) fn by_thread() -> io::Result<BTreeMap<&'static str, f64>> {
             continue;
         };
         let stage = STAGES.iter().find(|(begins, _)| name.starts_with(begins));
-        let nanoseconds = times
-            .split(' ')
-            .next()
-            .and_then(|first| first.parse::<f64>().ok());
-        if let (Some((_, stage)), Some(nanoseconds)) = (stage, nanoseconds) {
-            *seconds.entry(*stage).or_insert(0.0) += nanoseconds * 1e-9;
+        if let (Some((_, stage)), Some(time)) = (stage, seconds(&times)) {
+            *by_stage.entry(*stage).or_insert(0.0) += time;
         }
     }
-    Ok(seconds)
+    Ok(by_stage)
+}
+
+/// Seconds of processor time of the thread that asks.
+pub(super) fn this_thread() -> f64 {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    seconds(&times).unwrap_or_default()
+}
+
+/// The first figure of `schedstat`.
+fn seconds(schedstat: &str) -> Option<f64> {
+    let nanoseconds: f64 = schedstat.split(' ').next()?.parse().ok()?;
+    Some(nanoseconds * 1e-9)
 }
 
 /// Seconds of processor time of the threads that recover senders.

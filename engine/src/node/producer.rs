@@ -8,8 +8,8 @@ use alloy_primitives::{B256, keccak256};
 use parking_lot::{Condvar, Mutex};
 use zvm_runtimes::evm::Fork;
 
-use super::Node;
 use super::stages::{InFlight, Stage};
+use super::{GATHER_EACH, Node};
 use crate::builder::BlockTemplate;
 use crate::chain::ChainError;
 use crate::pipeline::{Executed, Flight, Parent};
@@ -77,10 +77,6 @@ impl Signal {
         }
         !state.stop
     }
-
-    fn stopping(&self) -> bool {
-        self.state.lock().stop
-    }
 }
 
 /// Executes blocks until the node is stopped or a block cannot be made.
@@ -114,11 +110,23 @@ impl<'n> Producer<'n> {
     /// A block whenever something is ready. What arrives while as many blocks as may be are in flight goes into the next.
     fn on_demand(&self) -> Result<(), ChainError> {
         let mut expiry = Instant::now() + EXPIRY_PERIOD;
+        let mut next = Instant::now();
         loop {
             match self.node.signal.wait_for_work(expiry) {
                 // More may be ready than fits one block. Where nothing could be included, only a new arrival or a new
                 // head is a reason to try again.
-                Woken::Work => while self.make_block(false)? > 0 && !self.node.signal.stopping() {},
+                Woken::Work => {
+                    while self.node.signal.wait_until(next) {
+                        let begun = Instant::now();
+                        let count = self.make_block(false)?;
+                        if count == 0 {
+                            break;
+                        }
+                        let each = u32::try_from(count).unwrap_or(u32::MAX);
+                        let apart = GATHER_EACH.saturating_mul(each);
+                        next = begun + apart.min(self.node.settings.gather);
+                    }
+                }
                 Woken::Due => {}
                 Woken::Stop => return Ok(()),
             }

@@ -92,6 +92,7 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
             held_lifetime: Duration::from_secs(settings.pool_held_seconds),
         },
         in_flight: settings.blocks_in_flight,
+        gather: Duration::from_millis(settings.block_gather),
         ..NodeSettings::default()
     };
     // Before the address is printed, so that whoever reads it can end the node at once.

@@ -80,3 +80,64 @@ fn not_in_time(rpc: &Rpc, hash: B256, wait: Duration) -> RpcError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::{self, Accounts};
+    use crate::rpc::RpcLimits;
+    use jsonrpsee::RpcModule;
+    use jsonrpsee::core::server::MethodsError;
+    use serde_json::json;
+    use zvm_engine::chain::Chain;
+    use zvm_engine::genesis::Genesis;
+    use zvm_engine::node::{Node, NodeSettings};
+    use zvm_storage::MemoryStore;
+
+    async fn signed(module: &RpcModule<Rpc>, from: &Value, nonce: &str) -> Value {
+        let request = json!({ "from": from, "to": from, "gas": "0x5208", "nonce": nonce });
+        let signed: Value = module.call("eth_signTransaction", [request]).await.unwrap();
+        signed["raw"].clone()
+    }
+
+    fn code(answer: Result<Value, MethodsError>) -> i32 {
+        match answer {
+            Err(MethodsError::JsonRpc(error)) => error.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_receipt_comes_when_the_block_is_durable_and_what_is_not_in_one_says_so_in_time() {
+        let accounts = Accounts::development().unwrap();
+        let addresses = accounts.addresses();
+        let genesis = Genesis::development(31_337, 60_000_000, &addresses, accounts::BALANCE);
+        let chain = Chain::open(Arc::new(MemoryStore::new()), &genesis).unwrap();
+        let node = Node::start(Arc::new(chain), NodeSettings::default()).unwrap();
+        let limits = RpcLimits {
+            gas_cap: 1_000_000,
+            logs: 1,
+            concurrent: 1,
+            sync_wait: Duration::from_secs(60),
+        };
+        let module = Rpc::new(Arc::clone(&node), accounts, limits)
+            .into_module()
+            .unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let from = json!(addresses[0]);
+            let method = "eth_sendRawTransactionSync";
+            let first = signed(&module, &from, "0x0").await;
+            let receipt: Value = module.call(method, [first.clone()]).await.unwrap();
+            assert_eq!(
+                (&receipt["status"], &receipt["from"]),
+                (&json!("0x1"), &json!(format!("{:#x}", addresses[0])))
+            );
+            assert_eq!(code(module.call(method, [first]).await), -32000);
+            // Behind a gap, within the caller's milliseconds.
+            let third = signed(&module, &from, "0x2").await;
+            assert_eq!(code(module.call(method, (third, 20)).await), 6);
+        });
+        node.stop();
+    }
+}
