@@ -195,10 +195,14 @@ fn recovery(load: &Load) -> Result<Recovery, LoadError> {
     })
 }
 
-/// What has become durable, and when.
+/// A durable block, and when it was told of.
+type Arrived = (Instant, Arc<Imported>);
+
+/// What has become durable.
 #[derive(Default)]
 struct Durable {
-    blocks: Mutex<(usize, Vec<(Instant, Arc<Imported>)>)>,
+    /// How many transactions, in which blocks.
+    blocks: Mutex<(usize, Vec<Arrived>)>,
     changed: Condvar,
     failed: AtomicBool,
 }
@@ -236,7 +240,7 @@ impl Durable {
 struct Run {
     start: Instant,
     end: Instant,
-    blocks: Vec<(Instant, Arc<Imported>)>,
+    blocks: Vec<Arrived>,
     sent: B256Map<Instant>,
     cpu: BTreeMap<&'static str, f64>,
     walls: zvm_engine::node::StageTimes,
