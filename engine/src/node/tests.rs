@@ -547,3 +547,34 @@ fn a_batch_answers_each_of_its_transactions_in_its_place() {
     assert_eq!(answers.len(), batch.len());
     node.stop();
 }
+
+#[test]
+fn another_contract_in_the_place_of_that_of_eip_2935_is_called_with_the_hash_in_every_block() {
+    // Puts what it is called with under the number of the block.
+    let code = Bytes::from_static(&[0x5f, 0x35, 0x43, 0x55, 0x00]);
+    let change = |genesis: &mut Genesis| {
+        let code_hash = alloy_primitives::keccak256(&code);
+        genesis.state.codes.insert(code_hash, code.clone());
+        let history = genesis.state.accounts.get_mut(&HISTORY_STORAGE).unwrap();
+        history.info.as_mut().unwrap().code_hash = code_hash;
+    };
+    let (store, node, notices) = start_with(NodeSettings::default(), change);
+    for nonce in 0..20 {
+        node.submit(transfer(nonce, 2_000_000_000)).unwrap();
+    }
+    assert_eq!(included(&notices, 20).len(), 20);
+    node.stop();
+    let follower = Chain::open(Arc::new(MemoryStore::new()), &genesis_with(change)).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    for number in 1..=node.chain().head().header.number {
+        let header = zvm_storage::header(&*snapshot, number).unwrap().unwrap();
+        let body = zvm_storage::body(&*snapshot, number).unwrap().unwrap();
+        let parent = header.parent_hash;
+        follower
+            .import(crate::chain::TxBlock { header, body })
+            .unwrap();
+        let kept = zvm_storage::read_slot(&*snapshot, &HISTORY_STORAGE, &U256::from(number));
+        assert_eq!(kept.unwrap(), U256::from_be_bytes(parent.0));
+    }
+    assert_eq!(follower.head().hash, node.chain().head().hash);
+}
