@@ -49,13 +49,18 @@ th:first-child, td:first-child { text-align: left; } th { color: var(--soft); fo
 tr.mean td { font-weight: 600; } .bad { color: var(--bad); }
 ";
 
+/// The beginning of a page, up to and with its title.
+pub(crate) fn begin(title: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>zvm: {title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
+    )
+}
+
 /// The page.
 pub fn page(report: &ComputeReport) -> String {
-    let mut html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>zvm: programs beside plain revm</title><style>{STYLE}</style></head><body>\
-         <h1>Programs in every tier, beside plain revm</h1>"
-    );
+    let mut html = begin("Programs in every tier, beside plain revm");
     introduction(&mut html, report);
     section(
         &mut html,
@@ -257,7 +262,8 @@ fn ratio_rows(programs: &[ProgramReport]) -> Vec<Row> {
     })
 }
 
-fn section(
+/// A plot with its title, what it shows and the names of its series.
+pub(crate) fn section(
     html: &mut String,
     title: &str,
     explanation: &str,

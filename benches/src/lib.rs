@@ -5,6 +5,7 @@ pub mod compute;
 pub mod corpus;
 pub mod html;
 pub mod kernels;
+pub mod load;
 pub mod outcome;
 pub mod parallel;
 mod plot;

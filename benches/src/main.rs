@@ -5,16 +5,19 @@ use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zvm_benches::compute::{ComputeReport, Effort, ProgramReport, Ratios};
 use zvm_benches::corpus::{CorpusError, Group, Program};
+use zvm_benches::load::{self, Workload};
 use zvm_benches::side::{self, SideName, Tier};
 use zvm_benches::storage::StorageArgs;
 use zvm_benches::{Spread, TierReport, compare_blocks, corpus, html, kernels};
 use zvm_engine::fixtures::generate::loads::Load;
 use zvm_engine::fixtures::replay;
 use zvm_jit::compiler::Level;
+use zvm_storage::Durability;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -40,8 +43,68 @@ enum Command {
     Compute(ComputeArgs),
     /// The store beside one durable transaction a block.
     Storage(StorageArgs),
+    /// Signed transactions through the whole node, to durable blocks, beside the recovery of their senders alone.
+    Load(LoadArgs),
     /// One program again and again on one side, for a profiler to watch.
     Repeat(RepeatArgs),
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// What the transactions do. The contracts of uniswap come from npm's registry.
+    #[arg(long, value_enum, default_value = "transfers")]
+    workload: WorkloadName,
+    /// Percent of the transactions that have one recipient.
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u8).range(0..=100))]
+    conflict: u8,
+    /// Whether a block is on the disk before it is acknowledged.
+    #[arg(long, value_enum, default_value = "full")]
+    durability: DurabilityName,
+    /// Transactions that are sent.
+    #[arg(long, default_value = "200000")]
+    transactions: NonZeroUsize,
+    /// Accounts that send and receive.
+    #[arg(long, default_value = "2000")]
+    accounts: NonZeroUsize,
+    /// Threads that hand transactions over.
+    #[arg(long, default_value = "2")]
+    submitters: NonZeroUsize,
+    /// Transactions handed over at once.
+    #[arg(long, default_value = "256")]
+    batch: NonZeroUsize,
+    /// Transactions sent and not durable yet at most.
+    #[arg(long, default_value = "20000")]
+    outstanding: NonZeroUsize,
+    /// Blocks executed and not durable yet when the next one is begun.
+    #[arg(long, default_value = "2")]
+    in_flight: usize,
+    /// The longest that a block waits for more transactions, in milliseconds.
+    #[arg(long, default_value = "100")]
+    gather: u64,
+    /// Folder of the store, which must be new; a temporary one without it.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Write one JSON object, to this file or to the standard output, in place of a table.
+    #[arg(long, num_args = 0..=1, value_name = "FILE")]
+    json: Option<Option<PathBuf>>,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WorkloadName {
+    Transfers,
+    Erc20,
+    Uniswap,
+    Mixed,
+    Hot,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DurabilityName {
+    Full,
+    Relaxed,
 }
 
 #[derive(Debug, Args)]
@@ -94,7 +157,7 @@ struct BlocksArgs {
     paths: Vec<PathBuf>,
     /// A generated load in place of recorded blocks: transfers, tokens, work, one-account, one-slot, ring or
     /// read-first-write-last.
-    #[arg(long, value_name = "LOAD", conflicts_with = "paths", value_parser = load)]
+    #[arg(long, value_name = "LOAD", conflicts_with = "paths", value_parser = parse_load)]
     load: Option<Load>,
     /// Transactions of a generated load.
     #[arg(long, default_value = "1024")]
@@ -144,7 +207,7 @@ impl BlocksArgs {
     }
 }
 
-fn load(name: &str) -> Result<Load, String> {
+fn parse_load(name: &str) -> Result<Load, String> {
     let known = Load::ALL.iter().find(|(known, _)| *known == name);
     known
         .map(|(_, load)| *load)
@@ -155,6 +218,7 @@ fn main() -> eyre::Result<ExitCode> {
     match Cli::parse().command {
         Command::Blocks(args) => blocks(&args),
         Command::Compute(args) => compute(&args),
+        Command::Load(args) => load(&args),
         Command::Repeat(args) => repeat(&args),
         Command::Storage(args) => storage(&args),
     }
@@ -388,6 +452,69 @@ fn table(report: &ComputeReport) -> std::io::Result<()> {
         "compile, median KB of bytecode a second: quick {:.0}, full {:.0}",
         report.compile.quick_kb_per_s, report.compile.full_kb_per_s
     )
+}
+
+fn load(args: &LoadArgs) -> eyre::Result<ExitCode> {
+    let report = load::run(&load::Options {
+        workload: match args.workload {
+            WorkloadName::Transfers => Workload::Transfers,
+            WorkloadName::Erc20 => Workload::Erc20,
+            WorkloadName::Uniswap => Workload::Uniswap,
+            WorkloadName::Mixed => Workload::Mixed,
+            WorkloadName::Hot => Workload::Hot,
+        },
+        conflict: args.conflict,
+        durability: match args.durability {
+            DurabilityName::Full => Durability::Full,
+            DurabilityName::Relaxed => Durability::Relaxed,
+        },
+        transactions: args.transactions.get(),
+        accounts: args.accounts.get(),
+        submitters: args.submitters.get(),
+        batch: args.batch.get(),
+        outstanding: args.outstanding.get(),
+        in_flight: args.in_flight,
+        gather: Duration::from_millis(args.gather),
+        folder: args.folder.clone(),
+    })?;
+    if let Some(path) = &args.html {
+        fs::write(path, load::page(&report))?;
+    }
+    let mut out = stdout().lock();
+    match &args.json {
+        Some(Some(path)) => fs::write(path, serde_json::to_vec(&report)?)?,
+        Some(None) => {
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        }
+        None => {
+            writeln!(
+                out,
+                "{}: {:.0} tx/s, bound {:.0}, ratio {:.3}, by processor time {:.3}; {} blocks; p50 {:.1} ms, p99 {:.1} ms; {:.0} MB",
+                report.workload,
+                report.tx_per_s,
+                report.bound_tx_per_s,
+                report.ratio,
+                report.cpu_ratio,
+                report.blocks,
+                report.latency_ms.p50,
+                report.latency_ms.p99,
+                report.rss_mb
+            )?;
+            for (stage, times) in &report.stages {
+                let wall = times
+                    .wall_us
+                    .map_or(String::new(), |wall| format!(", wall {wall:.2}"));
+                writeln!(
+                    out,
+                    "  {stage:10} {:>7.2} us of processor time a transaction ({:.1} %){wall}",
+                    times.cpu_us,
+                    times.cpu_share * 100.0
+                )?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn repeat(args: &RepeatArgs) -> eyre::Result<ExitCode> {

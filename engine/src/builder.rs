@@ -7,7 +7,6 @@ use alloy_primitives::{Address, B256, Bytes};
 use zvm_runtimes::evm::Fork;
 use zvm_runtimes::revm::context::result::InvalidTransaction;
 
-use crate::chain::Head;
 use crate::chain_spec::ChainSpec;
 use crate::executor::ExecutionError;
 use crate::header::{
@@ -36,33 +35,32 @@ pub struct BlockTemplate {
 }
 
 impl BlockTemplate {
+    /// The header of a block that follows `parent`, but for the parent's hash and what execution gives.
     pub(crate) fn header(
         &self,
         spec: &ChainSpec,
         fork: Fork,
-        parent: &Head,
+        parent: &Header,
         timestamp: u64,
     ) -> Header {
         let cancun = fork >= Fork::Cancun;
         // EIP-1559 doubles the gas limit at its first block.
-        let first_london = fork >= Fork::London && parent.header.base_fee_per_gas.is_none();
+        let first_london = fork >= Fork::London && parent.base_fee_per_gas.is_none();
         let parent_limit = parent
-            .header
             .gas_limit
             .saturating_mul(if first_london { 2 } else { 1 });
         Header {
-            parent_hash: parent.hash,
-            number: parent.header.number.saturating_add(1),
-            difficulty: next_difficulty(fork, &parent.header, timestamp),
+            number: parent.number.saturating_add(1),
+            difficulty: next_difficulty(fork, parent, timestamp),
             timestamp,
             beneficiary: self.beneficiary,
             gas_limit: next_gas_limit(parent_limit, self.gas_limit),
             mix_hash: self.prev_randao,
             extra_data: self.extra_data.clone(),
-            base_fee_per_gas: next_base_fee(fork, &parent.header),
+            base_fee_per_gas: next_base_fee(fork, parent),
             withdrawals_root: (fork >= Fork::Shanghai).then_some(alloy_trie::EMPTY_ROOT_HASH),
             blob_gas_used: cancun.then_some(0),
-            excess_blob_gas: next_excess_blob_gas(spec, fork, &parent.header),
+            excess_blob_gas: next_excess_blob_gas(spec, fork, parent),
             parent_beacon_block_root: cancun.then_some(self.parent_beacon_block_root),
             requests_hash: (fork >= Fork::Prague).then_some(EMPTY_REQUESTS_HASH),
             ..Header::default()

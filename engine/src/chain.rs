@@ -7,21 +7,22 @@ use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, Bloom, U256};
 use alloy_rlp::Decodable as _;
 use parking_lot::{Mutex, RwLock};
-use rayon::prelude::*;
 use zvm_runtimes::evm::{Fork, FrameRunner};
 use zvm_storage::{Batch, BlockRecord, Retention, Snapshot, Store, StoreError, StoredReceipt};
 
-use crate::builder::{BlockTemplate, Skipped, TransactionSource};
+use crate::builder::{BlockTemplate, TransactionSource};
 use crate::chain_spec::{BlockPosition, ChainSpec};
 use crate::executor::{BlockExecutor, ExecutedBlock, ExecutionError};
 use crate::genesis::Genesis;
 use crate::header::{self, HeaderError};
 use crate::history;
+use crate::ingress::Senders;
 use crate::ommers::validate_ommers;
 use crate::parallel::{Mode, Parallel};
+use crate::pipeline::{Lost, Parent};
 use crate::receipt::receipts_root;
 use crate::roots::{BlockRoot, SnapshotRoots};
-use crate::transaction::{self, Tx, TxError};
+use crate::transaction::{Tx, TxError};
 use crate::view::{CodeCache, StateView, StoreReaders};
 
 /// A block with its transactions.
@@ -61,6 +62,17 @@ pub enum ChainError {
     /// A block was to be made only if it has transactions, and none could be included.
     #[error("no transaction could be included")]
     NothingIncluded,
+    /// The block does not follow the head, or no longer does.
+    #[error("the block follows {parent}, the head is {head}")]
+    NotOnHead {
+        /// Hash of the block's parent.
+        parent: B256,
+        /// Hash of the head.
+        head: B256,
+    },
+    /// A block before it was lost on its way to the store.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The block cannot be executed.
     #[error(transparent)]
     Execution(#[from] ExecutionError),
@@ -115,6 +127,7 @@ pub struct Chain {
     retention: Retention,
     /// How imported blocks are spread over cores.
     parallel: Parallel,
+    senders: Arc<Senders>,
 }
 
 impl core::fmt::Debug for Chain {
@@ -166,6 +179,7 @@ impl Chain {
             runner: None,
             retention: Retention::default(),
             parallel: Parallel::default(),
+            senders: Arc::default(),
         })
     }
 
@@ -225,6 +239,11 @@ impl Chain {
         &self.codes
     }
 
+    /// How much of past blocks is kept.
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     /// Takes the blocks after block `to` back. Returns how many there were.
     ///
     /// Snapshots taken before go on showing them.
@@ -238,12 +257,38 @@ impl Chain {
         Ok(taken?)
     }
 
+    /// The senders of transactions that were recovered, by this chain or by who submitted them.
+    pub fn senders(&self) -> &Arc<Senders> {
+        &self.senders
+    }
+
+    /// Knows the senders that `senders` knows, which others may share.
+    #[must_use]
+    pub fn with_senders(mut self, senders: Arc<Senders>) -> Self {
+        self.senders = senders;
+        self
+    }
+
+    /// Recovers the senders of a block's transactions on all cores, but for those that are known.
+    fn recover_senders(&self, transactions: &[Tx]) -> Result<Vec<Address>, ChainError> {
+        let senders = self.senders.senders(transactions).into_iter();
+        senders
+            .enumerate()
+            .map(|(index, sender)| sender.map_err(|source| ChainError::Sender { index, source }))
+            .collect()
+    }
+
     /// The fork of a block that follows `head` at `timestamp`.
     pub fn fork_after(&self, head: &Head, timestamp: u64) -> Fork {
+        self.fork_on(&head.header, head.total_difficulty, timestamp)
+    }
+
+    /// The fork of a block that follows `parent` at `timestamp`.
+    pub(crate) fn fork_on(&self, parent: &Header, total_difficulty: U256, timestamp: u64) -> Fork {
         self.spec.fork_at(&BlockPosition {
-            number: head.header.number.saturating_add(1),
+            number: parent.number.saturating_add(1),
             timestamp,
-            parent_total_difficulty: head.total_difficulty,
+            parent_total_difficulty: total_difficulty,
         })
     }
 
@@ -267,14 +312,16 @@ impl Chain {
     }
 
     /// Adds a block on top of the head: checks it, executes it, compares what the header says and makes it durable.
+    ///
+    /// # Errors
+    /// [`ChainError::NotOnHead`] also when another block becomes the head meanwhile.
     pub fn import(&self, block: TxBlock) -> Result<Imported, ChainError> {
-        let _writer = self.writer.lock();
         let head = self.head();
         let Block { header, body } = &block;
         let fork = self.fork_after(&head, header.timestamp);
         header::validate_header(&self.spec, fork, header, &head.header, head.hash)?;
         header::validate_body(fork, header, body)?;
-        let senders = recover_senders(&body.transactions)?;
+        let senders = self.recover_senders(&body.transactions)?;
 
         let snapshot = self.store.snapshot()?;
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
@@ -299,7 +346,24 @@ impl Chain {
             Ok(())
         })?;
         settled.outcome.compare(header)?;
-        self.append(&head, snapshot, settled, block, senders)
+        let Settled {
+            batch, receipts, ..
+        } = settled;
+        let hash = header.hash_slow();
+        let record = BlockRecord {
+            header,
+            hash,
+            body,
+            receipts: &receipts,
+            senders: &senders,
+        };
+        self.commit(&head, snapshot, batch, &record)?;
+        Ok(Imported {
+            block,
+            hash,
+            senders,
+            receipts,
+        })
     }
 
     /// Builds a block on top of the head from the transactions `source` offers and makes it durable.
@@ -310,58 +374,24 @@ impl Chain {
         template: &BlockTemplate,
         source: &mut dyn TransactionSource,
     ) -> Result<Imported, ChainError> {
-        let _writer = self.writer.lock();
-        let head = self.head();
-        let timestamp = template
-            .timestamp
-            .max(head.header.timestamp.saturating_add(1));
-        let fork = self.fork_after(&head, timestamp);
-        let mut header = template.header(&self.spec, fork, &head, timestamp);
+        let parent = Parent::Durable(self.head());
+        let executed = self.execute(parent, &[], template, source)?;
+        self.append(self.seal(executed, &[])?)
+    }
 
-        header::validate_header(&self.spec, fork, &header, &head.header, head.hash)?;
-        let snapshot = self.store.snapshot()?;
-        let preliminary = header.clone();
-        let mut transactions = Vec::new();
-        let mut senders = Vec::new();
-        let mut body = BlockBody {
-            transactions: Vec::new(),
-            ommers: Vec::new(),
-            withdrawals: (fork >= Fork::Shanghai).then(Withdrawals::default),
-        };
-        let settled = self.settle(
-            &*snapshot,
-            fork,
-            &preliminary,
-            &body,
-            &mut |executor, root| {
-                while let Some(recovered) = source.next(executor.gas_available()) {
-                    match executor.transact(recovered.inner(), recovered.signer()) {
-                        Ok(_) => {
-                            let (tx, sender) = recovered.into_parts();
-                            transactions.push(tx);
-                            senders.push(sender);
-                        }
-                        Err(error) if error.is_invalid_block() => {
-                            source.skipped(recovered, Skipped::from(error));
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                    let gas_used = executor.gas_used();
-                    root.executed(gas_used, executor.state_mut())?;
-                }
-                match template.not_empty && transactions.is_empty() {
-                    true => Err(ChainError::NothingIncluded),
-                    false => Ok(()),
-                }
-            },
-        )?;
-        body.transactions = transactions;
-        settled.outcome.write(&mut header);
-        header.transactions_root =
-            alloy_consensus::proofs::calculate_transaction_root(&body.transactions);
-        // The source decides how many bytes there are; a block every other node refuses must not become the head.
-        header::validate_body(fork, &header, &body)?;
-        self.append(&head, snapshot, settled, Block { header, body }, senders)
+    /// Commits what makes `head` the head.
+    pub(crate) fn advance_head(&self, head: Head, batch: &Batch) -> Result<(), ChainError> {
+        let _writer = self.writer.lock();
+        let found = self.head.read().hash;
+        if head.header.parent_hash != found {
+            return Err(ChainError::NotOnHead {
+                parent: head.header.parent_hash,
+                head: found,
+            });
+        }
+        self.store.commit(batch)?;
+        *self.head.write() = head;
+        Ok(())
     }
 
     /// Executes a block on top of `snapshot`: `execute` does its transactions, and tells the root of what has changed on the
@@ -399,35 +429,6 @@ impl Chain {
         })
     }
 
-    /// Makes a block that was executed on the head the head.
-    fn append(
-        &self,
-        head: &Head,
-        snapshot: Box<dyn Snapshot + '_>,
-        settled: Settled,
-        block: TxBlock,
-        senders: Vec<Address>,
-    ) -> Result<Imported, ChainError> {
-        let hash = block.header.hash_slow();
-        let Settled {
-            batch, receipts, ..
-        } = settled;
-        let record = BlockRecord {
-            header: &block.header,
-            hash,
-            body: &block.body,
-            receipts: &receipts,
-            senders: &senders,
-        };
-        self.commit(head, snapshot, batch, &record)?;
-        Ok(Imported {
-            block,
-            hash,
-            senders,
-            receipts,
-        })
-    }
-
     /// Makes the block with the state changes in `batch`, which were made on `snapshot`, the head.
     fn commit(
         &self,
@@ -447,13 +448,12 @@ impl Chain {
             TOTAL_DIFFICULTY,
             &total_difficulty.to_be_bytes::<32>(),
         );
-        self.store.commit(&batch)?;
-        *self.head.write() = Head {
+        let head = Head {
             header: Arc::new(block.header.clone()),
             hash: block.hash,
             total_difficulty,
         };
-        Ok(())
+        self.advance_head(head, &batch)
     }
 }
 
@@ -539,17 +539,6 @@ fn write_genesis(
     Ok(())
 }
 
-/// Recovers the senders of a block's transactions on all cores.
-pub fn recover_senders(transactions: &[Tx]) -> Result<Vec<Address>, ChainError> {
-    transactions
-        .par_iter()
-        .enumerate()
-        .map(|(index, tx)| {
-            transaction::recover(tx).map_err(|source| ChainError::Sender { index, source })
-        })
-        .collect()
-}
-
 /// Executes the transactions of a block.
 type Execution<'n> =
     &'n mut dyn FnMut(&mut BlockExecutor<'_, '_>, &mut BlockRoot<'_, '_>) -> Result<(), ChainError>;
@@ -586,15 +575,6 @@ impl Outcome {
                 .as_ref()
                 .map(|requests| requests.requests_hash()),
         }
-    }
-
-    fn write(&self, header: &mut Header) {
-        header.state_root = self.state_root;
-        header.receipts_root = self.receipts_root;
-        header.logs_bloom = self.logs_bloom;
-        header.gas_used = self.gas_used;
-        header.blob_gas_used = header.blob_gas_used.map(|_| self.blob_gas_used);
-        header.requests_hash = self.requests_hash;
     }
 
     fn compare(&self, header: &Header) -> Result<(), ChainError> {

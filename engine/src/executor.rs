@@ -150,8 +150,26 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
         reader: &'a dyn StateReader,
         roots: Option<&'r mut dyn IntermediateRoots>,
     ) -> Result<Self, ExecutionError> {
-        let mut executor = Self::transactions_only(spec, fork, header, reader);
+        let mut executor = Self::deferring_parent_hash(spec, fork, header, reader)?;
         executor.roots = roots.filter(|_| fork < Fork::Byzantium);
+        if fork >= Fork::Prague && header.number != 0 {
+            let parent = header.parent_hash.0.into();
+            executor
+                .machine
+                .system_call(requests::HISTORY_STORAGE, parent)?;
+        }
+        Ok(executor)
+    }
+
+    /// As [`BlockExecutor::new`] without intermediate roots, for a block whose parent's hash is not known yet: the reader
+    /// shows the state as the system call of EIP-2935 leaves it.
+    pub(crate) fn deferring_parent_hash(
+        spec: &'r ChainSpec,
+        fork: Fork,
+        header: &'r Header,
+        reader: &'a dyn StateReader,
+    ) -> Result<Self, ExecutionError> {
+        let mut executor = Self::transactions_only(spec, fork, header, reader);
         let machine = &mut executor.machine;
         if spec.dao_support && spec.dao_block() == Some(header.number) {
             let mut total = U256::ZERO;
@@ -167,9 +185,6 @@ impl<'a, 'r> BlockExecutor<'a, 'r> {
             .filter(|_| fork >= Fork::Cancun && header.number != 0)
         {
             machine.system_call(requests::BEACON_ROOTS, root.0.into())?;
-        }
-        if fork >= Fork::Prague && header.number != 0 {
-            machine.system_call(requests::HISTORY_STORAGE, header.parent_hash.0.into())?;
         }
         Ok(executor)
     }

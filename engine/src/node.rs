@@ -1,26 +1,30 @@
 //! A running node: the chain, the transactions that wait, and the thread that makes blocks of them.
 
+mod intake;
 mod producer;
+mod stages;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use alloy_consensus::Transaction as _;
-use alloy_consensus::constants::EIP4844_TX_TYPE_ID;
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_consensus::Header;
+use alloy_primitives::{Address, Bytes, U256};
 use parking_lot::{Mutex, RwLock};
 use zvm_runtimes::evm::Fork;
-use zvm_storage::{Snapshot, StoreError};
+use zvm_storage::StoreError;
 
 use crate::chain::{Chain, Head, Imported};
 use crate::header;
-use crate::pool::{Pool, PoolLimits, Pooled, Refusal, SenderState};
-use crate::transaction::{self, Tx, TxError};
-use producer::{Producer, Signal};
+use crate::pool::{Pool, PoolLimits, Pooled, Refusal};
+use crate::transaction::TxError;
+use producer::Signal;
+use stages::Clocks;
+
+pub use stages::StageTimes;
 
 /// How a node makes blocks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct NodeSettings {
     /// Time between blocks; `None` makes a block as soon as there is work.
     pub block_time: Option<Duration>,
@@ -30,8 +34,31 @@ pub struct NodeSettings {
     pub beneficiary: Address,
     /// At most 32 bytes.
     pub extra_data: Bytes,
+    /// Blocks that may be executed and not durable yet when the next one is begun; 0 begins a block when the one before
+    /// it is durable.
+    pub in_flight: usize,
+    /// The longest that a block made on demand waits for more transactions under load; see [`GATHER_EACH`].
+    pub gather: Duration,
     /// Bounds of the pool.
     pub pool: PoolLimits,
+}
+
+/// How long blocks on demand are apart for each transaction of the last one: a block after few of them comes at once, and
+/// under load, where every core is busy with senders, blocks become larger and cheaper.
+pub const GATHER_EACH: Duration = Duration::from_micros(200);
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            block_time: None,
+            gas_limit: None,
+            beneficiary: Address::ZERO,
+            extra_data: Bytes::new(),
+            in_flight: 2,
+            gather: Duration::from_millis(100),
+            pool: PoolLimits::default(),
+        }
+    }
 }
 
 /// A transaction was not taken.
@@ -50,7 +77,7 @@ pub enum SubmitError {
     Refused(#[from] Refusal),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Arc<StoreError>),
     /// No more blocks are made: the node is ending, or an earlier failure ended block production.
     #[error("the node takes no transactions: {0}")]
     Stopped(Arc<str>),
@@ -77,6 +104,7 @@ pub struct Node {
     settings: NodeSettings,
     listeners: RwLock<Vec<Listener>>,
     signal: Signal,
+    clocks: Clocks,
     /// Why no more blocks are made.
     stopped: RwLock<Option<Arc<str>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -116,14 +144,15 @@ impl Node {
             settings,
             listeners: RwLock::default(),
             signal: Signal::default(),
+            clocks: Clocks::default(),
             stopped: RwLock::default(),
             thread: Mutex::default(),
         });
-        let producer = Producer::new(Arc::clone(&node));
+        let maker = Arc::clone(&node);
         *node.thread.lock() = Some(
             std::thread::Builder::new()
                 .name("block-producer".into())
-                .spawn(move || producer.run())?,
+                .spawn(move || maker.make_blocks())?,
         );
         Ok(node)
     }
@@ -150,82 +179,33 @@ impl Node {
 
     /// The block that would follow `head` now.
     pub fn next_block(&self, head: &Head) -> NextBlock {
+        self.block_on(&head.header, head.total_difficulty)
+    }
+
+    /// The block that would follow `parent` now.
+    fn block_on(&self, parent: &Header, total_difficulty: U256) -> NextBlock {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
-        let timestamp = now.max(head.header.timestamp.saturating_add(1));
-        let fork = self.chain.fork_after(head, timestamp);
+        let timestamp = now.max(parent.timestamp.saturating_add(1));
+        let fork = self.chain.fork_on(parent, total_difficulty, timestamp);
         let spec = self.chain.spec();
         NextBlock {
             fork,
             timestamp,
-            base_fee: header::next_base_fee(fork, &head.header).unwrap_or_default(),
-            blob_gas_price: header::next_excess_blob_gas(spec, fork, &head.header)
+            base_fee: header::next_base_fee(fork, parent).unwrap_or_default(),
+            blob_gas_price: header::next_excess_blob_gas(spec, fork, parent)
                 .and_then(|excess| header::blob_gas_price(spec, fork, excess))
                 .unwrap_or_default(),
         }
     }
 
     /// The gas limit blocks move towards.
-    pub fn target_gas_limit(&self, head: &Head) -> u64 {
-        self.settings.gas_limit.unwrap_or(head.header.gas_limit)
+    pub fn target_gas_limit(&self, parent: &Header) -> u64 {
+        self.settings.gas_limit.unwrap_or(parent.gas_limit)
     }
 
-    /// Takes the EIP-2718 bytes of a transaction into the pool.
-    ///
-    /// # Errors
-    /// Why it was not taken.
-    pub fn submit_raw(&self, bytes: &[u8]) -> Result<B256, SubmitError> {
-        self.submit(
-            transaction::decode(bytes).map_err(|error| match has_sidecar(bytes) {
-                true => SubmitError::BlobSidecar,
-                false => SubmitError::Malformed(error),
-            })?,
-        )
-    }
-
-    /// Takes a transaction into the pool.
-    ///
-    /// # Errors
-    /// Why it was not taken.
-    pub fn submit(&self, tx: Tx) -> Result<B256, SubmitError> {
-        if let Some(reason) = self.stopped() {
-            return Err(SubmitError::Stopped(reason));
-        }
-        let head = self.chain.head();
-        let next = self.next_block(&head);
-        let spec = self.chain.spec();
-        transaction::validate(&tx, next.fork, spec.chain_id).map_err(Refusal::from)?;
-        let block = head.header.gas_limit;
-        if tx.gas_limit() > block {
-            return Err(Refusal::BlockGasLimit {
-                gas_limit: tx.gas_limit(),
-                block,
-            }
-            .into());
-        }
-        if let (Some(blobs), Some(params)) =
-            (tx.blob_versioned_hashes(), spec.blob_params(next.fork))
-        {
-            let (found, permitted) = (blobs.len() as u64, params.max);
-            if found > permitted {
-                return Err(Refusal::TooManyBlobs { found, permitted }.into());
-            }
-        }
-        if self.settings.block_time.is_none() {
-            pays_next_block(&tx, &next)?;
-        }
-        let recovered = transaction::into_recovered(tx).map_err(Refusal::from)?;
-        let pooled = self.pool.add(recovered, next.base_fee, |sender| {
-            read_sender(&*self.chain.snapshot()?, &sender)
-        })??;
-        let hash = pooled.hash;
-        self.notify(&Notice::Pending(pooled));
-        self.signal.work();
-        Ok(hash)
-    }
-
-    /// Ends block production and waits until the block being made is durable.
+    /// Ends block production and waits until the blocks in flight are durable.
     pub fn stop(&self) {
         self.stopped
             .write()
@@ -245,6 +225,7 @@ impl Node {
         }
     }
 
+    /// Ends block production for a failure. The first one is the reason that is told.
     fn fail(&self, reason: &str) {
         tracing::error!(
             reason,
@@ -252,50 +233,9 @@ impl Node {
         );
         let reason: Arc<str> = format!("block production failed: {reason}").into();
         *self.stopped.write() = Some(Arc::clone(&reason));
+        self.signal.stop();
         self.notify(&Notice::Failed(reason));
     }
-}
-
-/// Where blocks are made on demand no block comes whose base fee has fallen in the meantime: what does not pay the next
-/// one would wait without end.
-fn pays_next_block(tx: &Tx, next: &NextBlock) -> Result<(), Refusal> {
-    let cap = tx.max_fee_per_gas();
-    if cap < u128::from(next.base_fee) {
-        return Err(Refusal::FeeCapTooLow {
-            cap,
-            base_fee: next.base_fee,
-        });
-    }
-    match tx.max_fee_per_blob_gas() {
-        Some(cap) if cap < next.blob_gas_price => Err(Refusal::BlobFeeCapTooLow {
-            cap,
-            price: next.blob_gas_price,
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn read_sender(snapshot: &dyn Snapshot, sender: &Address) -> Result<SenderState, StoreError> {
-    let account = zvm_storage::read_account(snapshot, sender)?;
-    Ok(account.map_or(
-        SenderState {
-            nonce: 0,
-            balance: alloy_primitives::U256::ZERO,
-        },
-        |account| SenderState {
-            nonce: account.nonce,
-            balance: account.balance,
-        },
-    ))
-}
-
-/// Whether the bytes are a blob transaction with its sidecar: a list that begins with the transaction's own list.
-fn has_sidecar(bytes: &[u8]) -> bool {
-    let Some((&EIP4844_TX_TYPE_ID, mut rest)) = bytes.split_first() else {
-        return false;
-    };
-    let mut is_list = || alloy_rlp::Header::decode(&mut rest).is_ok_and(|header| header.list);
-    is_list() && is_list()
 }
 
 #[cfg(test)]

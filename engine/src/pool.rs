@@ -5,9 +5,13 @@
 //! held ones first, then those that pay least.
 
 mod eviction;
+mod inner;
+mod price;
 mod queue;
+mod refusal;
 mod selection;
 
+pub use refusal::Refusal;
 pub use selection::Selection;
 
 use std::sync::Arc;
@@ -15,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction as _;
 use alloy_consensus::transaction::Recovered;
-use alloy_primitives::{Address, B256, U256, map::HashMap};
+use alloy_primitives::{Address, B256, U256};
 use parking_lot::Mutex;
 
-use crate::transaction::{self, Tx, TxError};
-use eviction::Worth;
+use crate::transaction::Tx;
+use inner::Inner;
 use queue::Queue;
 
 /// How much the pool holds.
@@ -31,8 +35,12 @@ pub struct PoolLimits {
     pub bytes: usize,
     /// Transactions of one sender.
     pub per_sender: usize,
+    /// Bytes of the encodings of one sender's transactions.
+    pub per_sender_bytes: usize,
     /// Bytes of one transaction.
     pub transaction_bytes: usize,
+    /// The most transactions that one may displace from a full pool: with it the work that one costs is bounded.
+    pub displaced: usize,
     /// Percent by which fee cap and priority fee must grow to replace a transaction of the same nonce.
     pub price_bump: u128,
     /// The least priority fee taken, in wei per gas.
@@ -47,7 +55,9 @@ impl Default for PoolLimits {
             transactions: 100_000,
             bytes: 256 << 20,
             per_sender: 16_384,
+            per_sender_bytes: 16 << 20,
             transaction_bytes: 128 << 10,
+            displaced: 256,
             price_bump: 10,
             min_priority_fee: 0,
             held_lifetime: Duration::from_secs(3 * 60 * 60),
@@ -55,135 +65,8 @@ impl Default for PoolLimits {
     }
 }
 
-/// Why the pool does not take a transaction. The texts begin as those of geth, which clients look for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It is there already.
-    #[error("already known")]
-    Known,
-    /// The sender's nonce is past it.
-    #[error("nonce too low: next nonce {next}, tx nonce {found}")]
-    NonceTooLow {
-        /// Nonce of the sender's account.
-        next: u64,
-        /// Nonce of the transaction.
-        found: u64,
-    },
-    /// Another transaction has the nonce and this one does not pay enough more.
-    #[error(
-        "replacement transaction underpriced: fee cap and priority fee must grow by {percent} %"
-    )]
-    ReplacementUnderpriced {
-        /// The least growth in percent.
-        percent: u128,
-    },
-    /// The sender cannot pay for it and for those before it in the pool.
-    #[error(
-        "insufficient funds for gas * price + value: balance {balance}, queued cost {queued}, tx cost {cost}"
-    )]
-    InsufficientFunds {
-        /// Balance of the sender in wei.
-        balance: U256,
-        /// The most the sender's other waiting transactions can cost, in wei.
-        queued: U256,
-        /// The most this one can cost, in wei.
-        cost: U256,
-    },
-    /// It could never fit a block.
-    #[error("exceeds block gas limit: {gas_limit} above {block}")]
-    BlockGasLimit {
-        /// Gas limit of the transaction.
-        gas_limit: u64,
-        /// Gas limit of blocks.
-        block: u64,
-    },
-    /// The gas limit does not pay for the transaction's own bytes (EIP-2, EIP-7623).
-    #[error("intrinsic gas too low: have {gas_limit}, want {required}")]
-    IntrinsicGas {
-        /// Gas limit of the transaction.
-        gas_limit: u64,
-        /// Gas it needs before its first instruction.
-        required: u64,
-    },
-    /// It offers less than the node takes.
-    #[error("transaction underpriced: priority fee {found}, minimum {minimum}")]
-    Underpriced {
-        /// Wei per gas.
-        found: u128,
-        /// Wei per gas.
-        minimum: u128,
-    },
-    /// No block is to come that it would pay.
-    #[error("max fee per gas less than block base fee: maxFeePerGas: {cap}, baseFee: {base_fee}")]
-    FeeCapTooLow {
-        /// Wei per gas.
-        cap: u128,
-        /// Wei per gas of the next block.
-        base_fee: u64,
-    },
-    /// No block is to come whose blob gas it would pay.
-    #[error(
-        "max fee per blob gas less than block blob gas fee: maxFeePerBlobGas: {cap}, blobBaseFee: {price}"
-    )]
-    BlobFeeCapTooLow {
-        /// Wei per blob gas.
-        cap: u128,
-        /// Wei per blob gas of the next block.
-        price: u128,
-    },
-    /// More blobs than a block (EIP-4844) or a transaction (EIP-7594) may have.
-    #[error("too many blobs in transaction: have {found}, permitted {permitted}")]
-    TooManyBlobs {
-        /// Blobs of the transaction.
-        found: u64,
-        /// Blobs allowed.
-        permitted: u64,
-    },
-    /// More bytes than a transaction may have.
-    #[error("oversized data: transaction size {size}, limit {limit}")]
-    Oversized {
-        /// Bytes of the transaction.
-        size: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-    /// The sender has as many waiting as one may have.
-    #[error("txpool is full: {0} transactions of this sender wait already")]
-    SenderFull(usize),
-    /// The pool has no room, and what is in it is worth more.
-    #[error("txpool is full: {transactions} transactions, {bytes} bytes")]
-    Full {
-        /// Transactions held.
-        transactions: usize,
-        /// Bytes held.
-        bytes: usize,
-    },
-    /// It can never be valid.
-    #[error("{0}")]
-    Invalid(TxError),
-}
-
-impl From<TxError> for Refusal {
-    fn from(error: TxError) -> Self {
-        match error {
-            TxError::IntrinsicGas {
-                gas_limit,
-                required,
-            } => Self::IntrinsicGas {
-                gas_limit,
-                required,
-            },
-            TxError::TooManyBlobs { blobs } => Self::TooManyBlobs {
-                found: blobs as u64,
-                permitted: transaction::MAX_TX_BLOBS as u64,
-            },
-            other => Self::Invalid(other),
-        }
-    }
-}
-
 /// What the pool needs to know of a sender's account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SenderState {
     /// Next nonce.
     pub nonce: u64,
@@ -238,6 +121,8 @@ pub struct PoolStatus {
     pub held: usize,
     /// Bytes of both.
     pub bytes: usize,
+    /// Transactions that have left for others since the pool was made, because it was full.
+    pub displaced: u64,
 }
 
 /// The transactions that wait for a block. All methods may be called from any thread.
@@ -247,21 +132,45 @@ pub struct Pool {
     inner: Mutex<Inner>,
 }
 
-/// A transaction that asks to be taken.
-struct Candidate {
+/// A transaction that asks to be taken, with its sender's account.
+#[derive(Debug)]
+pub struct Candidate {
     tx: Recovered<Tx>,
     hash: B256,
     size: usize,
     block_bytes: usize,
+    sender: SenderState,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    by_hash: HashMap<B256, Arc<Pooled>>,
-    queues: HashMap<Address, Queue>,
-    bytes: usize,
-    arrivals: u64,
+impl Candidate {
+    /// A transaction whose state-independent rules have been checked ([`crate::transaction::validate`]).
+    ///
+    /// What its sender has is told by [`Candidate::set_sender`]; until then it is nothing.
+    pub fn new(tx: Recovered<Tx>) -> Self {
+        use alloy_eips::eip2718::Encodable2718 as _;
+        Self {
+            hash: *tx.inner().hash(),
+            size: tx.inner().encode_2718_len(),
+            block_bytes: alloy_rlp::Encodable::length(tx.inner()),
+            tx,
+            sender: SenderState::default(),
+        }
+    }
+
+    /// Who signed it.
+    pub fn signer(&self) -> Address {
+        self.tx.signer()
+    }
+
+    /// Says what the sender's account is.
+    pub fn set_sender(&mut self, sender: SenderState) {
+        self.sender = sender;
+    }
 }
+
+/// The accounts of the candidates were read before a block that the pool has been told of: read them again.
+#[derive(Debug)]
+pub struct Outdated(pub Vec<Candidate>);
 
 impl Pool {
     /// An empty pool.
@@ -277,46 +186,37 @@ impl Pool {
         &self.limits
     }
 
-    /// Takes a transaction whose state-independent rules have been checked ([`transaction::validate`]).
+    /// Takes transactions, in this order, or says why not.
     ///
-    /// `base_fee` is that of the next block; by it a full pool compares what transactions pay.
-    ///
-    /// `account` reads the sender's account at the head. It is called under the pool's lock, so that a block that becomes
-    /// the head meanwhile is either seen by it or told to the pool afterwards by [`Pool::advance`].
-    ///
-    /// # Errors
-    /// The inner error says why the pool refuses, the outer one is that of `account`.
-    pub fn add<E>(
+    /// `block` is the block after which the senders' accounts were read. A block that becomes durable meanwhile either is
+    /// told to the pool afterwards, by [`Pool::advance`], or has been already: then the candidates come back.
+    pub fn add(
         &self,
-        tx: Recovered<Tx>,
-        base_fee: u64,
-        account: impl FnOnce(Address) -> Result<SenderState, E>,
-    ) -> Result<Result<Arc<Pooled>, Refusal>, E> {
-        use alloy_eips::eip2718::Encodable2718 as _;
-        let hash = *tx.inner().hash();
-        let size = tx.inner().encode_2718_len();
-        let block_bytes = alloy_rlp::Encodable::length(tx.inner());
+        block: u64,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Result<Arc<Pooled>, Refusal>>, Outdated> {
         let mut inner = self.inner.lock();
-        if inner.by_hash.contains_key(&hash) {
-            return Ok(Err(Refusal::Known));
+        if inner.block > block {
+            return Err(Outdated(candidates));
         }
-        let state = account(tx.signer())?;
-        Ok(inner.insert(
-            &self.limits,
-            Candidate {
-                tx,
-                hash,
-                size,
-                block_bytes,
-            },
-            base_fee,
-            state,
-        ))
+        Ok(candidates
+            .into_iter()
+            .map(|candidate| inner.add(&self.limits, candidate))
+            .collect())
     }
 
     /// A waiting transaction.
     pub fn get(&self, hash: &B256) -> Option<Arc<Pooled>> {
         self.inner.lock().by_hash.get(hash).cloned()
+    }
+
+    /// Which of these are waiting.
+    pub fn contains(&self, hashes: &[B256]) -> Vec<bool> {
+        let inner = self.inner.lock();
+        hashes
+            .iter()
+            .map(|hash| inner.by_hash.contains_key(hash))
+            .collect()
     }
 
     /// The nonce after the ready transactions of a sender; `None` if none of its transactions wait.
@@ -327,63 +227,54 @@ impl Pool {
     /// Counts.
     pub fn status(&self) -> PoolStatus {
         let inner = self.inner.lock();
-        let ready = inner.queues.values().map(Queue::ready_len).sum();
         PoolStatus {
-            ready,
-            held: inner.by_hash.len() - ready,
+            ready: inner.ready,
+            held: inner.by_hash.len() - inner.ready,
             bytes: inner.bytes,
+            displaced: inner.displaced,
         }
     }
 
     /// All waiting transactions: the ready ones of each sender, then the held ones, each in nonce order.
     pub fn content(&self) -> (Vec<Arc<Pooled>>, Vec<Arc<Pooled>>) {
         let inner = self.inner.lock();
-        let mut ready = Vec::new();
-        let mut held = Vec::new();
-        for queue in inner.queues.values() {
-            let end = queue.ready_end();
-            for pooled in queue.iter() {
-                if pooled.tx.nonce() < end {
-                    &mut ready
-                } else {
-                    &mut held
-                }
-                .push(Arc::clone(pooled));
-            }
-        }
-        (ready, held)
+        split(inner.queues.values())
     }
 
-    /// The ready transactions, best first, for a block with this base fee and blob gas price.
-    pub fn select(&self, base_fee: u64, blob_gas_price: u128) -> Selection {
+    /// The waiting transactions of one sender: the ready ones, then the held ones, each in nonce order.
+    pub fn content_from(&self, sender: &Address) -> (Vec<Arc<Pooled>>, Vec<Arc<Pooled>>) {
         let inner = self.inner.lock();
-        Selection::new(
-            inner.queues.values().map(Queue::ready),
-            base_fee,
-            blob_gas_price,
-        )
+        split(inner.queues.get(sender).into_iter())
     }
 
-    /// Tells the pool the accounts of senders after a block: what they have used is removed.
+    /// The ready transactions, best first, for a block with this base fee and blob gas price. One at a time.
+    pub fn select(&self, base_fee: u64, blob_gas_price: u128) -> Selection<'_> {
+        Selection::new(self, base_fee, blob_gas_price)
+    }
+
+    /// Whether there is a ready transaction that is in no block.
+    pub fn has_next(&self) -> bool {
+        self.inner.lock().heads.best().is_some()
+    }
+
+    /// Sets by which base fee a full pool compares what transactions pay: that of the next block.
+    pub fn set_base_fee(&self, base_fee: u64) {
+        self.inner.lock().set_base_fee(base_fee);
+    }
+
+    /// Tells the pool which accounts a block has changed, once it is readable: what it has used is removed.
     ///
     /// Returns what was dropped because the sender can no longer pay for it.
     pub fn advance(
         &self,
+        block: u64,
         accounts: impl IntoIterator<Item = (Address, SenderState)>,
     ) -> Vec<Arc<Pooled>> {
         let mut inner = self.inner.lock();
+        inner.block = block;
         accounts
             .into_iter()
             .flat_map(|(sender, state)| inner.advance(sender, state))
-            .collect()
-    }
-
-    /// Which of these senders have waiting transactions.
-    pub fn known_senders(&self, senders: impl IntoIterator<Item = Address>) -> Vec<Address> {
-        let inner = self.inner.lock();
-        senders
-            .into_iter()
-            .filter(|sender| inner.queues.contains_key(sender))
             .collect()
     }
 
@@ -398,150 +289,21 @@ impl Pool {
     }
 }
 
-impl Inner {
-    fn insert(
-        &mut self,
-        limits: &PoolLimits,
-        candidate: Candidate,
-        base_fee: u64,
-        state: SenderState,
-    ) -> Result<Arc<Pooled>, Refusal> {
-        let Candidate {
-            tx,
-            hash,
-            size,
-            block_bytes,
-        } = candidate;
-        let sender = tx.signer();
-        let nonce = tx.nonce();
-        // A block may be the head already that the pool has not been told of: what it used must not count here.
-        let behind = |queue: &Queue| queue.start() < state.nonce;
-        if self.queues.get(&sender).is_some_and(behind) {
-            log_unpayable(&self.advance(sender, state));
-        }
-        if size > limits.transaction_bytes {
-            return Err(Refusal::Oversized {
-                size,
-                limit: limits.transaction_bytes,
-            });
-        }
-        let cost =
-            transaction::max_cost(tx.inner()).ok_or(Refusal::Invalid(TxError::CostOverflow))?;
-        let pooled = Pooled {
-            tx,
-            hash,
-            size,
-            cost,
-            block_bytes,
-            arrival: self.arrivals + 1,
-        };
-        let priority = pooled.priority_fee();
-        if priority < limits.min_priority_fee {
-            return Err(Refusal::Underpriced {
-                found: priority,
-                minimum: limits.min_priority_fee,
-            });
-        }
-        if nonce < state.nonce {
-            return Err(Refusal::NonceTooLow {
-                next: state.nonce,
-                found: nonce,
-            });
-        }
-        let queue = self.queues.get(&sender);
-        let replaced = queue.and_then(|queue| queue.get(nonce));
-        if let Some(old) = replaced {
-            let enough = |old: u128, new: u128| {
-                // Rounded up: a bump of 10 % on 1 wei asks for 2.
-                new >= old.saturating_add(old.saturating_mul(limits.price_bump).div_ceil(100))
-                    && new > old
-            };
-            if !enough(old.tx.max_fee_per_gas(), pooled.tx.max_fee_per_gas())
-                || !enough(old.priority_fee(), priority)
-            {
-                return Err(Refusal::ReplacementUnderpriced {
-                    percent: limits.price_bump,
-                });
+fn split<'q>(queues: impl Iterator<Item = &'q Queue>) -> (Vec<Arc<Pooled>>, Vec<Arc<Pooled>>) {
+    let mut ready = Vec::new();
+    let mut held = Vec::new();
+    for queue in queues {
+        let end = queue.ready_end();
+        for pooled in queue.iter() {
+            if pooled.tx.nonce() < end {
+                &mut ready
+            } else {
+                &mut held
             }
-        } else if queue.is_some_and(|queue| queue.len() >= limits.per_sender) {
-            return Err(Refusal::SenderFull(limits.per_sender));
+            .push(Arc::clone(pooled));
         }
-        let queued =
-            queue.map_or(U256::ZERO, Queue::cost) - replaced.map_or(U256::ZERO, |old| old.cost);
-        if queued.saturating_add(cost) > state.balance {
-            return Err(Refusal::InsufficientFunds {
-                balance: state.balance,
-                queued,
-                cost,
-            });
-        }
-        let ready_end = queue.map_or(state.nonce, Queue::ready_end);
-        let worth = Worth::new(&pooled, ready_end, base_fee);
-        let replaced = replaced.cloned();
-        let grows = match &replaced {
-            Some(old) => (0, size.saturating_sub(old.size)),
-            None => (1, size),
-        };
-        let displaced = self
-            .displaced_by(limits, &pooled, worth, grows, base_fee)
-            .ok_or(Refusal::Full {
-                transactions: self.by_hash.len(),
-                bytes: self.bytes,
-            })?;
-
-        for other in displaced {
-            tracing::warn!(hash = %other.hash, by = %hash, "transaction dropped: the pool is full");
-            self.remove(&other.hash);
-        }
-        if let Some(old) = replaced {
-            self.by_hash.remove(&old.hash);
-            self.bytes -= old.size;
-        }
-        self.bytes += size;
-        self.arrivals = pooled.arrival;
-        let pooled = Arc::new(pooled);
-        self.by_hash.insert(hash, Arc::clone(&pooled));
-        self.queues
-            .entry(sender)
-            .or_insert_with(|| Queue::new(state.nonce))
-            .insert(Arc::clone(&pooled));
-        Ok(pooled)
     }
-
-    fn remove(&mut self, hash: &B256) -> Option<Arc<Pooled>> {
-        let pooled = self.by_hash.remove(hash)?;
-        self.bytes -= pooled.size;
-        let sender = pooled.tx.signer();
-        if let Some(queue) = self.queues.get_mut(&sender) {
-            queue.remove(pooled.tx.nonce());
-            if queue.len() == 0 {
-                self.queues.remove(&sender);
-            }
-        }
-        Some(pooled)
-    }
-
-    fn advance(&mut self, sender: Address, state: SenderState) -> Vec<Arc<Pooled>> {
-        let Some(queue) = self.queues.get_mut(&sender) else {
-            return Vec::new();
-        };
-        let used = queue.advance(state.nonce);
-        // What the balance no longer covers would block the queue: the last nonces go first.
-        let mut unpayable = Vec::new();
-        while queue.cost() > state.balance
-            && let Some(last) = queue.pop_last()
-        {
-            unpayable.push(last);
-        }
-        if queue.len() == 0 {
-            self.queues.remove(&sender);
-        }
-        for pooled in used.iter().chain(&unpayable) {
-            self.bytes -= pooled.size;
-            self.by_hash.remove(&pooled.hash);
-        }
-        unpayable
-    }
+    (ready, held)
 }
 
 /// Says which transactions left because their senders can no longer pay for them.

@@ -118,6 +118,27 @@ impl<'a> StateView<'a> {
     fn has_delegations(&self) -> bool {
         self.fork >= Fork::Prague
     }
+
+    /// The code with this hash, whose bytes come from `read` if it is not kept.
+    pub(crate) fn code_or_else(
+        &self,
+        hash: &B256,
+        read: impl FnOnce() -> Result<Bytes, ReadError>,
+    ) -> Result<Bytecode, ReadError> {
+        let code = match self.codes.get(hash) {
+            Some(code) => code,
+            None => {
+                // Always as the latest rules see it: the cache is shared by readers of all forks.
+                let code = analysed(read()?);
+                self.codes.insert(*hash, code.clone());
+                code
+            }
+        };
+        if code.is_eip7702() && !self.has_delegations() {
+            return Ok(Bytecode::new_legacy(code.original_bytes()));
+        }
+        Ok(code)
+    }
 }
 
 /// Stored code under the latest rules. What begins like a delegation and is none was deployed before London (EIP-3541).
@@ -145,24 +166,11 @@ impl StateReader for StateView<'_> {
         if *hash == KECCAK256_EMPTY {
             return Ok(Bytecode::default());
         }
-        let code = match self.codes.get(hash) {
-            Some(code) => code,
-            None => {
-                let bytes = zvm_storage::read_code(self.snapshot, hash)
-                    .map_err(ReadError::new)?
-                    .ok_or_else(|| {
-                        ReadError::new(format!("the store has no code with hash {hash}"))
-                    })?;
-                // Always as the latest rules see it: the cache is shared by readers of all forks.
-                let code = analysed(bytes);
-                self.codes.insert(*hash, code.clone());
-                code
-            }
-        };
-        if code.is_eip7702() && !self.has_delegations() {
-            return Ok(Bytecode::new_legacy(code.original_bytes()));
-        }
-        Ok(code)
+        self.code_or_else(hash, || {
+            zvm_storage::read_code(self.snapshot, hash)
+                .map_err(ReadError::new)?
+                .ok_or_else(|| ReadError::new(format!("the store has no code with hash {hash}")))
+        })
     }
 
     fn has_storage(&self, address: &Address) -> Result<bool, ReadError> {

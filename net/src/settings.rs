@@ -342,6 +342,23 @@ settings! {
     pool_max_bytes / "ZVM_POOL_MAX_BYTES": usize = 256 << 20;
     /// Transactions of one sender that may wait for a block [default: 16384].
     pool_max_per_sender / "ZVM_POOL_MAX_PER_SENDER": usize = 16_384;
+    /// Bytes of one sender's transactions that may wait for a block [default: 16777216].
+    pool_max_bytes_per_sender / "ZVM_POOL_MAX_BYTES_PER_SENDER": usize = 16 << 20;
+    /// Transactions that one may displace from a full pool [default: 256].
+    pool_max_displaced / "ZVM_POOL_MAX_DISPLACED": usize = 256;
+    /// Percent by which a replacement must pay more [default: 10].
+    pool_price_bump / "ZVM_POOL_PRICE_BUMP": u64 = 10;
+    /// Bytes of one transaction [default: 131072].
+    pool_max_transaction_bytes / "ZVM_POOL_MAX_TRANSACTION_BYTES": usize = 128 << 10;
+    /// Least priority fee in wei per gas [default: 0].
+    pool_min_priority_fee / "ZVM_POOL_MIN_PRIORITY_FEE": u64 = 0;
+    /// Recovered senders kept [default: 131072].
+    sender_cache / "ZVM_SENDER_CACHE": usize = zvm_engine::ingress::Senders::DEFAULT_CAPACITY;
+    /// Longest wait of a block on demand for more transactions under load, in milliseconds [default: 100].
+    #[flag(value_name = "MILLISECONDS")]
+    block_gather / "ZVM_BLOCK_GATHER": u64 = 100;
+    /// Blocks executed and not durable yet when the next one is begun [default: 2].
+    blocks_in_flight / "ZVM_BLOCKS_IN_FLIGHT": usize = 2;
     /// Seconds a transaction behind a nonce gap may wait while its sender sends nothing [default: 10800].
     #[flag(value_name = "SECONDS")]
     pool_held_seconds / "ZVM_POOL_HELD_SECONDS": u64 = 3 * 60 * 60;
@@ -371,6 +388,9 @@ settings! {
     rpc_max_transactions / "ZVM_RPC_MAX_TRANSACTIONS": usize = 1_000;
     /// Most changes of accounts and slots that eth_getProof takes back for a past block [default: 4000000].
     rpc_max_proof_changes / "ZVM_RPC_MAX_PROOF_CHANGES": u64 = zvm_storage::DEFAULT_PROOF_CHANGES;
+    /// Longest wait of eth_sendRawTransactionSync in milliseconds [default: 20000].
+    #[flag(value_name = "MILLISECONDS")]
+    rpc_max_sync_wait / "ZVM_RPC_MAX_SYNC_WAIT": u64 = 20_000;
     /// Bytes of the largest request [default: 20971520].
     rpc_max_request_bytes / "ZVM_RPC_MAX_REQUEST_BYTES": u32 = 20 << 20;
     /// Bytes of the largest answer [default: 167772160].
@@ -474,6 +494,15 @@ impl Settings {
         }
         within("block-time", self.block_time, 0, MAX_SECONDS)?;
         within("pool-held-seconds", self.pool_held_seconds, 0, MAX_SECONDS)?;
+        within(
+            "rpc-max-sync-wait",
+            self.rpc_max_sync_wait,
+            0,
+            1000 * MAX_SECONDS,
+        )?;
+        within("block-gather", self.block_gather, 0, 60_000)?;
+        within("blocks-in-flight", self.blocks_in_flight, 0, 64)?;
+        within("sender-cache", self.sender_cache, 0, 1 << 28)?;
         within("threads", self.threads, 0, MAX_THREADS)?;
         within("jit-threads", self.jit_threads, 1, MAX_THREADS)?;
         within("jit-queue", self.jit_queue, 1, MAX_JIT_QUEUE)?;

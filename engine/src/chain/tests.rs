@@ -15,6 +15,9 @@ use crate::executor::IntermediateRoots;
 use crate::view::state_diff;
 use zvm_runtimes::evm::{BlockState, ReadError};
 
+use crate::builder::Skipped;
+use crate::transaction;
+
 const CHAIN_ID: u64 = 31337;
 
 fn key(index: u8) -> SecretKey {
@@ -561,7 +564,7 @@ fn run_with_roots(
     let head = chain.head();
     let fork = chain.fork_after(&head, 1);
     assert!(fork < Fork::Byzantium);
-    let header = template(1).header(chain.spec(), fork, &head, 1);
+    let header = template(1).header(chain.spec(), fork, &head.header, 1);
     let view = StateView::new(snapshot, chain.codes()).with_fork(fork);
     let mut executor = BlockExecutor::new(chain.spec(), fork, &header, &view, Some(roots)).unwrap();
     for (nonce, (to, value, input)) in calls.iter().enumerate() {

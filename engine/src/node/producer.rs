@@ -1,19 +1,18 @@
 //! The thread that makes blocks.
 
-use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{B256, keccak256};
 use parking_lot::{Condvar, Mutex};
+use zvm_runtimes::evm::Fork;
 
-use super::{Node, Notice, read_sender};
+use super::stages::{InFlight, Stage};
+use super::{GATHER_EACH, Node};
 use crate::builder::BlockTemplate;
-use crate::chain::{ChainError, Imported};
-use crate::pool::log_unpayable;
-use crate::transaction;
+use crate::chain::ChainError;
+use crate::pipeline::{Executed, Flight, Parent};
 
 /// How often the pool is asked what has been held for too long.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
@@ -78,43 +77,56 @@ impl Signal {
         }
         !state.stop
     }
-
-    fn stopping(&self) -> bool {
-        self.state.lock().stop
-    }
 }
 
-/// Makes blocks until the node is stopped or a block cannot be made.
-pub(super) struct Producer {
-    node: Arc<Node>,
+/// Executes blocks until the node is stopped or a block cannot be made.
+pub(super) struct Producer<'n> {
+    node: &'n Node,
+    in_flight: &'n InFlight,
+    /// To who seals them.
+    executed: SyncSender<Executed>,
 }
 
-impl Producer {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
-    }
-
-    pub(super) fn run(self) {
-        // A panic here would leave a node that takes transactions and never includes them.
-        let ended = catch_unwind(AssertUnwindSafe(|| match self.node.settings.block_time {
-            None => self.on_demand(),
-            Some(period) => self.at_intervals(period),
-        }));
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.node.fail(&error.to_string()),
-            Err(_) => self.node.fail("the block producer panicked"),
+impl<'n> Producer<'n> {
+    pub(super) fn new(
+        node: &'n Node,
+        in_flight: &'n InFlight,
+        executed: SyncSender<Executed>,
+    ) -> Self {
+        Self {
+            node,
+            in_flight,
+            executed,
         }
     }
 
-    /// A block whenever something is ready. What arrives while one block is made durable goes into the next.
+    pub(super) fn run(self) -> Result<(), ChainError> {
+        match self.node.settings.block_time {
+            None => self.on_demand(),
+            Some(period) => self.at_intervals(period),
+        }
+    }
+
+    /// A block whenever something is ready. What arrives while as many blocks as may be are in flight goes into the next.
     fn on_demand(&self) -> Result<(), ChainError> {
         let mut expiry = Instant::now() + EXPIRY_PERIOD;
+        let mut next = Instant::now();
         loop {
             match self.node.signal.wait_for_work(expiry) {
-                // More may be ready than fits one block. Where nothing could be included, only a new arrival is a reason
-                // to try again.
-                Woken::Work => while self.make_block(false)? > 0 && !self.node.signal.stopping() {},
+                // More may be ready than fits one block. Where nothing could be included, only a new arrival or a new
+                // head is a reason to try again.
+                Woken::Work => {
+                    while self.node.signal.wait_until(next) {
+                        let begun = Instant::now();
+                        let count = self.make_block(false)?;
+                        if count == 0 {
+                            break;
+                        }
+                        let each = u32::try_from(count).unwrap_or(u32::MAX);
+                        let apart = GATHER_EACH.saturating_mul(each);
+                        next = begun + apart.min(self.node.settings.gather);
+                    }
+                }
                 Woken::Due => {}
                 Woken::Stop => return Ok(()),
             }
@@ -145,69 +157,74 @@ impl Producer {
         }
     }
 
-    /// Makes a block of what is ready and returns how many transactions it has.
+    /// Executes a block of what is ready, hands it on and returns how many transactions it has.
     fn make_block(&self, even_if_empty: bool) -> Result<usize, ChainError> {
-        let node = &self.node;
-        let head = node.chain.head();
-        let next = node.next_block(&head);
+        let node = self.node;
+        // First, so that the block takes what comes meanwhile.
+        if !self.in_flight.wait_below(node.settings.in_flight) {
+            return Ok(0);
+        }
+        let (mut parent, mut flights) = self.parent();
+        let mut next = node.block_on(parent.header(), parent.total_difficulty());
+        if next.fork < Fork::Byzantium && !flights.is_empty() {
+            // The receipts hold state roots: they need the parent's.
+            if !self.in_flight.wait_below(0) {
+                return Ok(0);
+            }
+            (parent, flights) = self.parent();
+            next = node.block_on(parent.header(), parent.total_difficulty());
+        }
         let mut selection = node.pool.select(next.base_fee, next.blob_gas_price);
         if selection.is_empty() && !even_if_empty {
             return Ok(0);
         }
+        let above = parent.header();
         let template = BlockTemplate {
             timestamp: next.timestamp,
             beneficiary: node.settings.beneficiary,
-            gas_limit: node.target_gas_limit(&head),
-            // Without a beacon chain there is no secret to draw from: a value that differs from block to block.
-            prev_randao: keccak256(head.hash),
+            gas_limit: node.target_gas_limit(above),
+            // Without a beacon chain there is no secret to draw from: a value that differs from block to block, and that
+            // is known before the parent's hash.
+            prev_randao: keccak256(
+                [
+                    above.mix_hash.0,
+                    B256::left_padding_from(&above.number.to_be_bytes()).0,
+                ]
+                .concat(),
+            ),
             extra_data: node.settings.extra_data.clone(),
             parent_beacon_block_root: B256::ZERO,
             not_empty: !even_if_empty,
         };
-        let built = node.chain.build(&template, &mut selection);
+        let executed = node.timed(Stage::Execute, || {
+            node.chain
+                .execute(parent.clone(), &flights, &template, &mut selection)
+        });
         for (hash, reason) in selection.into_rejected() {
             tracing::warn!(%hash, reason, "transaction dropped");
             node.pool.remove(&hash);
         }
-        let imported = match built {
-            Ok(imported) => imported,
+        let executed = match executed {
+            Ok(executed) => executed,
             Err(ChainError::NothingIncluded) => return Ok(0),
             Err(error) => return Err(error),
         };
-        self.advance_pool(&imported)?;
-        let count = imported.block.body.transactions.len();
-        tracing::info!(
-            number = imported.block.header.number,
-            hash = %imported.hash,
-            transactions = count,
-            gas = imported.block.header.gas_used,
-            "block"
-        );
-        node.notify(&Notice::Block(Arc::new(imported)));
+        let count = executed.transactions();
+        self.in_flight.begin(executed.flight());
+        // Who seals has failed, and said so.
+        if self.executed.send(executed).is_err() {
+            return Ok(0);
+        }
         Ok(count)
     }
 
-    /// Tells the pool the accounts whose nonces the block moved: senders, and who authorized a delegation (EIP-7702).
-    fn advance_pool(&self, imported: &Imported) -> Result<(), ChainError> {
-        let mut moved: BTreeSet<Address> = imported.senders.iter().copied().collect();
-        for tx in &imported.block.body.transactions {
-            let authorizations = tx.authorization_list().unwrap_or_default();
-            moved.extend(
-                authorizations
-                    .iter()
-                    .filter_map(|signed| transaction::recover_authorization(signed).authority()),
-            );
+    /// What the next block follows, with the blocks in flight up to it.
+    fn parent(&self) -> (Parent, Vec<Arc<Flight>>) {
+        // Before the head: what leaves flight in between is the head.
+        let flights = self.in_flight.flights();
+        match flights.last() {
+            Some(last) => (Parent::InFlight(Arc::clone(last)), flights),
+            None => (Parent::Durable(self.node.chain.head()), flights),
         }
-        // One snapshot: the accounts are as one block left them.
-        let snapshot = self.node.chain.snapshot()?;
-        let accounts = self
-            .node
-            .pool
-            .known_senders(moved)
-            .into_iter()
-            .map(|sender| Ok((sender, read_sender(&*snapshot, &sender)?)))
-            .collect::<Result<Vec<_>, ChainError>>()?;
-        log_unpayable(&self.node.pool.advance(accounts));
-        Ok(())
     }
 }

@@ -1,14 +1,18 @@
 //! What leaves the pool without having been in a block: what others displace, and what was held for too long.
+//!
+//! One rule orders it. Only the last transaction of a sender leaves, so that no gap opens before another. Of these the
+//! held ones go before the ready ones; then the one that pays the producer least at the base fee of the next block; among
+//! equals the last to come. A transaction displaces only what is worth less than itself.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::Address;
 
-use super::{Inner, PoolLimits, Pooled};
+use super::inner::Inner;
+use super::price::Rank;
+use super::{PoolLimits, Pooled};
 
 /// What a waiting transaction is worth to the next block: a ready one more than any held one, then by what it pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +22,8 @@ pub(super) struct Worth {
 }
 
 impl Worth {
-    pub(super) fn new(pooled: &Pooled, ready_end: u64, base_fee: u64) -> Self {
+    /// Of a transaction whose sender's ready ones end before `ready_end`.
+    pub(super) fn of_new(pooled: &Pooled, ready_end: u64, base_fee: u64) -> Self {
         Self {
             // One at the end of the ready ones is about to join them.
             ready: pooled.tx.nonce() <= ready_end,
@@ -27,93 +32,57 @@ impl Worth {
     }
 }
 
-/// The last transaction of a queue, with those before it. Ordered by worth; among equals the last to come goes first.
-struct Tail<'a, I> {
-    worth: Worth,
-    last: &'a Arc<Pooled>,
-    ready_end: u64,
-    before: I,
-}
-
-impl<'a, I: Iterator<Item = &'a Arc<Pooled>>> Tail<'a, I> {
-    fn new(mut transactions: I, ready_end: u64, base_fee: u64) -> Option<Self> {
-        let last = transactions.next()?;
-        Some(Self {
-            worth: Worth::new(last, ready_end, base_fee),
-            last,
-            ready_end,
-            before: transactions,
-        })
-    }
-}
-
-impl<I> Tail<'_, I> {
-    fn rank(&self) -> (Worth, Reverse<u64>) {
-        (self.worth, Reverse(self.last.arrival))
-    }
-}
-
-impl<I> PartialEq for Tail<'_, I> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<I> Eq for Tail<'_, I> {}
-
-impl<I> PartialOrd for Tail<'_, I> {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<I> Ord for Tail<'_, I> {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.rank().cmp(&other.rank())
-    }
-}
-
 impl Inner {
-    /// What must go so that `pooled` fits, the least worth first, each time the last nonce of a sender; `None` if that is
-    /// not less worth than `pooled` itself. Its own sender gives nothing: a transaction needs those before it.
+    /// Removes what is worth less than `worth`, the least first, until there is room for one transaction of `size` bytes,
+    /// and gives back what went; `None`, with everything in its place, if there is not enough of it.
     ///
-    /// `grows` by how many transactions and bytes the pool would grow. Costs a look at every sender, in a full pool only.
-    pub(super) fn displaced_by(
-        &self,
+    /// The queue of the sender that asks is not in the indexes meanwhile: a transaction needs those before it.
+    pub(super) fn make_room(
+        &mut self,
         limits: &PoolLimits,
-        pooled: &Pooled,
         worth: Worth,
-        grows: (usize, usize),
-        base_fee: u64,
+        (count, size): (usize, usize),
     ) -> Option<Vec<Arc<Pooled>>> {
-        let mut transactions = (self.by_hash.len() + grows.0).saturating_sub(limits.transactions);
-        let mut bytes = (self.bytes + grows.1).saturating_sub(limits.bytes);
         let mut displaced = Vec::new();
-        if transactions == 0 && bytes == 0 {
-            return Some(displaced);
-        }
-        let own: Address = pooled.tx.signer();
-        let mut tails: BinaryHeap<_> = self
-            .queues
-            .iter()
-            .filter(|(sender, _)| **sender != own)
-            .filter_map(|(_, queue)| {
-                // Its own transactions are in place already: none of them is about to become ready.
-                let last_ready = queue.ready_end().saturating_sub(1);
-                Tail::new(queue.iter().rev(), last_ready, base_fee).map(Reverse)
-            })
-            .collect();
-        while transactions > 0 || bytes > 0 {
-            let Reverse(tail) = tails.pop()?;
-            if tail.worth >= worth {
-                return None;
+        while self.by_hash.len() + count > limits.transactions || self.bytes + size > limits.bytes {
+            let worst = self
+                .worst()
+                .filter(|(tail, _)| *tail < worth && displaced.len() < limits.displaced)
+                .and_then(|(_, sender)| self.drop_tail(sender));
+            match worst {
+                Some(tail) => displaced.push(tail),
+                None => {
+                    for (tail, start) in displaced {
+                        self.restore(tail, start);
+                    }
+                    return None;
+                }
             }
-            transactions = transactions.saturating_sub(1);
-            bytes = bytes.saturating_sub(tail.last.size);
-            displaced.push(Arc::clone(tail.last));
-            tails.extend(Tail::new(tail.before, tail.ready_end, base_fee).map(Reverse));
         }
-        Some(displaced)
+        Some(displaced.into_iter().map(|(tail, _)| tail).collect())
+    }
+
+    /// The sender whose last transaction is worth least.
+    fn worst(&self) -> Option<(Worth, Address)> {
+        let worth = |ready, (rank, sender): (Rank, Address)| (Worth { ready, tip: rank.0 }, sender);
+        match self.held_tails.worst() {
+            Some(held) => Some(worth(false, held)),
+            None => self.ready_tails.worst().map(|ready| worth(true, ready)),
+        }
+    }
+
+    /// Takes out the last transaction of a sender, with the nonce of its account.
+    fn drop_tail(&mut self, sender: Address) -> Option<(Arc<Pooled>, u64)> {
+        let (tail, start) = self.change(sender, |queue| (queue.pop_tail(), queue.start()))?;
+        let tail = tail?;
+        self.forget(&tail);
+        Some((tail, start))
+    }
+
+    fn restore(&mut self, pooled: Arc<Pooled>, start: u64) {
+        let sender = pooled.tx.signer();
+        self.remember(&pooled);
+        self.change_or_make(sender, start, |queue| queue.insert(pooled));
     }
 
     /// Removes the held transactions of senders whose queues have not changed for `lifetime`.

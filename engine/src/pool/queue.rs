@@ -1,6 +1,6 @@
 //! The waiting transactions of one sender.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,15 +10,24 @@ use alloy_primitives::U256;
 use super::Pooled;
 
 /// Transactions of one sender by nonce, of which `start..ready_end` are there without a gap.
+///
+/// A sorted deque: most senders have one or a few transactions, for which a tree's node would be mostly empty, and
+/// those with many send and spend them in the order of their nonces.
 #[derive(Debug)]
 pub(super) struct Queue {
-    by_nonce: BTreeMap<u64, Arc<Pooled>>,
+    by_nonce: VecDeque<Arc<Pooled>>,
     /// Nonce of the sender's account.
     start: u64,
     /// The first nonce from `start` on that is missing.
     ready_end: u64,
+    /// The transactions below this nonce are in blocks that are made and not durable yet.
+    taken: u64,
+    /// The block being selected has passed the sender over.
+    parked: bool,
     /// Sum of the costs. It cannot overflow: each sum was compared with a balance.
     cost: U256,
+    /// Sum of the bytes.
+    bytes: usize,
     /// When a transaction came or the account's nonce moved last.
     changed: Instant,
 }
@@ -26,16 +35,23 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(start: u64) -> Self {
         Self {
-            by_nonce: BTreeMap::new(),
+            by_nonce: VecDeque::new(),
             start,
             ready_end: start,
+            taken: start,
+            parked: false,
             cost: U256::ZERO,
+            bytes: 0,
             changed: Instant::now(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_nonce.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn cost(&self) -> U256 {
@@ -50,13 +66,28 @@ impl Queue {
         usize::try_from(self.ready_end - self.start).unwrap_or(usize::MAX)
     }
 
+    fn place(&self, nonce: u64) -> Result<usize, usize> {
+        match self.by_nonce.back() {
+            // The usual case: the next one.
+            Some(last) if last.tx.nonce() < nonce => Err(self.by_nonce.len()),
+            _ => self
+                .by_nonce
+                .binary_search_by_key(&nonce, |pooled| pooled.tx.nonce()),
+        }
+    }
+
     pub(super) fn get(&self, nonce: u64) -> Option<&Arc<Pooled>> {
-        self.by_nonce.get(&nonce)
+        self.place(nonce).ok().map(|at| &self.by_nonce[at])
     }
 
     /// Nonce of the sender's account.
     pub(super) fn start(&self) -> u64 {
         self.start
+    }
+
+    /// The first nonce that is in no block.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     pub(super) fn changed(&self) -> Instant {
@@ -65,40 +96,88 @@ impl Queue {
 
     /// All transactions, in nonce order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Pooled>> {
-        self.by_nonce.values()
+        self.by_nonce.iter()
     }
 
     /// The transactions behind a gap, in nonce order.
     pub(super) fn held(&self) -> impl Iterator<Item = &Arc<Pooled>> {
-        self.by_nonce.range(self.ready_end..).map(|entry| entry.1)
+        let first = self.place(self.ready_end).unwrap_or_else(|at| at);
+        self.by_nonce.range(first..)
     }
 
-    /// The transactions without a gap, in nonce order.
-    pub(super) fn ready(&self) -> impl Iterator<Item = &Arc<Pooled>> {
+    /// The transaction that a block could take next.
+    pub(super) fn next(&self) -> Option<&Arc<Pooled>> {
+        if self.parked || self.taken >= self.ready_end {
+            return None;
+        }
+        self.get(self.taken)
+    }
+
+    /// The last transaction, unless it is in a block.
+    pub(super) fn tail(&self) -> Option<&Arc<Pooled>> {
         self.by_nonce
-            .range(self.start..self.ready_end)
-            .map(|entry| entry.1)
+            .back()
+            .filter(|last| last.tx.nonce() >= self.taken)
     }
 
-    /// Puts a transaction in the place of its nonce, which is `start` or later.
-    pub(super) fn insert(&mut self, pooled: Arc<Pooled>) {
+    /// Whether the tail waits behind a gap.
+    pub(super) fn tail_is_held(&self) -> bool {
+        self.by_nonce
+            .back()
+            .is_some_and(|last| last.tx.nonce() >= self.ready_end)
+    }
+
+    /// Puts what [`Queue::next`] gave into a block.
+    pub(super) fn take_next(&mut self) {
+        self.taken = self.taken.saturating_add(1);
+    }
+
+    /// Takes the transactions from `nonce` on out of the block being selected; while it is parked none is given to it.
+    pub(super) fn put_back(&mut self, nonce: u64, parked: bool) {
+        self.taken = self.taken.min(nonce).max(self.start);
+        self.parked = parked;
+    }
+
+    pub(super) fn unpark(&mut self) {
+        self.parked = false;
+    }
+
+    /// Puts a transaction in the place of its nonce, which is `start` or later, and gives back the one it replaces.
+    pub(super) fn insert(&mut self, pooled: Arc<Pooled>) -> Option<Arc<Pooled>> {
         self.changed = Instant::now();
         self.cost = self.cost.saturating_add(pooled.cost);
-        if let Some(old) = self.by_nonce.insert(pooled.tx.nonce(), pooled) {
+        self.bytes += pooled.size;
+        let replaced = match self.place(pooled.tx.nonce()) {
+            Ok(at) => Some(core::mem::replace(&mut self.by_nonce[at], pooled)),
+            Err(at) => {
+                self.by_nonce.insert(at, pooled);
+                None
+            }
+        };
+        if let Some(old) = &replaced {
             self.cost -= old.cost;
+            self.bytes -= old.size;
         }
         self.extend_ready();
+        replaced
     }
 
     pub(super) fn remove(&mut self, nonce: u64) -> Option<Arc<Pooled>> {
-        let pooled = self.by_nonce.remove(&nonce)?;
-        self.cost -= pooled.cost;
-        self.ready_end = self.ready_end.min(nonce);
+        let at = self.place(nonce).ok()?;
+        let pooled = self.by_nonce.remove(at)?;
+        self.forget(&pooled);
+        self.ready_end = self.ready_end.min(nonce.max(self.start));
         Some(pooled)
     }
 
-    pub(super) fn pop_last(&mut self) -> Option<Arc<Pooled>> {
-        let (&nonce, _) = self.by_nonce.last_key_value()?;
+    fn forget(&mut self, pooled: &Pooled) {
+        self.cost -= pooled.cost;
+        self.bytes -= pooled.size;
+    }
+
+    /// Takes the last transaction out, unless it is in a block.
+    pub(super) fn pop_tail(&mut self) -> Option<Arc<Pooled>> {
+        let nonce = self.tail()?.tx.nonce();
         self.remove(nonce)
     }
 
@@ -107,26 +186,30 @@ impl Queue {
         if nonce != self.start {
             self.changed = Instant::now();
         }
-        let kept = self.by_nonce.split_off(&nonce);
-        let gone: Vec<_> = core::mem::replace(&mut self.by_nonce, kept)
-            .into_values()
-            .collect();
+        let kept = self.place(nonce).unwrap_or_else(|at| at);
+        let gone: Vec<_> = self.by_nonce.drain(..kept).collect();
         for pooled in &gone {
-            self.cost -= pooled.cost;
+            self.forget(pooled);
         }
         // A nonce that went back (the chain was unwound) opens a gap before everything that waits.
-        self.ready_end = if nonce < self.start {
-            nonce
+        if nonce < self.start {
+            self.ready_end = nonce;
+            self.taken = nonce;
         } else {
-            self.ready_end.max(nonce)
-        };
+            self.ready_end = self.ready_end.max(nonce);
+            self.taken = self.taken.max(nonce);
+        }
         self.start = nonce;
         self.extend_ready();
         gone
     }
 
     fn extend_ready(&mut self) {
-        while self.by_nonce.contains_key(&self.ready_end) {
+        let first = self.place(self.ready_end).unwrap_or_else(|at| at);
+        for pooled in self.by_nonce.range(first..) {
+            if pooled.tx.nonce() != self.ready_end {
+                break;
+            }
             self.ready_end += 1;
         }
     }

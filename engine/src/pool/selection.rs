@@ -1,13 +1,14 @@
 //! Which waiting transactions go into a block, and in which order.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use alloy_consensus::Transaction as _;
 use alloy_consensus::transaction::Recovered;
-use alloy_primitives::B256;
+use alloy_primitives::map::HashSet;
+use alloy_primitives::{Address, B256};
 
-use super::Pooled;
+use super::{Pool, Pooled};
 use crate::builder::{Skipped, TransactionSource};
 use crate::executor::ExecutionError;
 use crate::header::MAX_BLOCK_SIZE;
@@ -19,12 +20,22 @@ const LEAST_GAS: u64 = 21_000;
 /// Bytes of a block that are not transactions: header, withdrawals and the lists' own headers, with room to spare.
 const BLOCK_OVERHEAD: usize = 16 << 10;
 
-/// A view of the ready transactions of a pool as they were when it was made, best paid first, each sender in nonce order.
+/// How many transactions are taken from the pool at a time. What comes later and pays more waits for the next time.
+const CHUNK: usize = 128;
+
+/// The ready transactions of a pool, best paid first, each sender in nonce order.
+///
+/// What has been offered and not skipped when the selection is dropped is in a block: it stays in the pool, is not offered
+/// again, and leaves when [`Pool::advance`] tells that the block is there.
 #[derive(Debug)]
-pub struct Selection {
-    best: BinaryHeap<Run>,
-    /// The run whose first transaction was offered last.
-    offered: Option<Run>,
+pub struct Selection<'p> {
+    pool: &'p Pool,
+    /// Taken from the pool and still to be offered.
+    chunk: VecDeque<Arc<Pooled>>,
+    /// Offered last.
+    offered: Option<Arc<Pooled>>,
+    /// Senders that have no more to offer to this block.
+    passed: HashSet<Address>,
     base_fee: u64,
     blob_gas_price: u128,
     /// Bytes the block has left.
@@ -35,130 +46,111 @@ pub struct Selection {
     rejected: Vec<(B256, String)>,
 }
 
-/// The transactions of one sender that are still to be offered; never empty while in the heap.
-#[derive(Debug)]
-struct Run {
-    tip: u128,
-    arrival: u64,
-    waiting: VecDeque<Arc<Pooled>>,
-}
-
-impl PartialEq for Run {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Run {}
-
-impl PartialOrd for Run {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Run {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.tip
-            .cmp(&other.tip)
-            .then(other.arrival.cmp(&self.arrival))
-    }
-}
-
-impl Selection {
-    pub(super) fn new<'a, Q>(
-        queues: impl Iterator<Item = Q>,
-        base_fee: u64,
-        blob_gas_price: u128,
-    ) -> Self
-    where
-        Q: Iterator<Item = &'a Arc<Pooled>>,
-    {
+impl<'p> Selection<'p> {
+    pub(super) fn new(pool: &'p Pool, base_fee: u64, blob_gas_price: u128) -> Self {
         let mut selection = Self {
-            best: BinaryHeap::new(),
+            pool,
+            chunk: VecDeque::new(),
             offered: None,
+            passed: HashSet::default(),
             base_fee,
             blob_gas_price,
             bytes: MAX_BLOCK_SIZE - BLOCK_OVERHEAD,
             block_gas: None,
             rejected: Vec::new(),
         };
-        for queue in queues {
-            selection.push(queue.cloned().collect());
-        }
+        selection.fill();
         selection
     }
 
-    /// Whether there is nothing to offer.
+    /// Whether there is nothing more to offer.
     pub fn is_empty(&self) -> bool {
-        self.best.is_empty()
+        self.chunk.is_empty()
     }
 
     /// What was left out and can never be included, with the reason.
-    pub fn into_rejected(self) -> Vec<(B256, String)> {
-        self.rejected
+    pub fn into_rejected(mut self) -> Vec<(B256, String)> {
+        core::mem::take(&mut self.rejected)
     }
 
-    /// Puts a run where its first transaction belongs; one that does not pay the base fee stops its sender.
-    fn push(&mut self, waiting: VecDeque<Arc<Pooled>>) {
-        let Some(first) = waiting.front() else {
-            return;
-        };
-        let pays_blobs = first
-            .tx
-            .max_fee_per_blob_gas()
-            .is_none_or(|cap| cap >= self.blob_gas_price);
-        if let Some(tip) = first.tip(self.base_fee).filter(|_| pays_blobs) {
-            self.best.push(Run {
-                tip,
-                arrival: first.arrival,
-                waiting,
-            });
+    fn fill(&mut self) {
+        let mut inner = self.pool.inner.lock();
+        inner.set_base_fee(self.base_fee);
+        while self.chunk.len() < CHUNK
+            && let Some(next) = inner.take_best()
+        {
+            let pays_blobs = next
+                .tx
+                .max_fee_per_blob_gas()
+                .is_none_or(|cap| cap >= self.blob_gas_price);
+            if pays_blobs {
+                self.chunk.push_back(next);
+            } else {
+                inner.put_back(&next, true);
+                self.passed.insert(next.tx.signer());
+            }
+        }
+    }
+
+    /// The sender waits, from this transaction on, for another block.
+    fn pass(&mut self, pooled: &Pooled) {
+        self.pool.inner.lock().put_back(pooled, true);
+        self.passed.insert(pooled.tx.signer());
+    }
+}
+
+impl Drop for Selection<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.pool.inner.lock();
+        for pooled in self.offered.iter().chain(&self.chunk) {
+            inner.put_back(pooled, false);
+        }
+        for sender in &self.passed {
+            inner.unpark(*sender);
         }
     }
 }
 
-impl TransactionSource for Selection {
+impl TransactionSource for Selection<'_> {
     fn next(&mut self, gas_available: u64) -> Option<Recovered<Tx>> {
-        if let Some(mut run) = self.offered.take()
-            && let Some(included) = run.waiting.pop_front()
-        {
+        if let Some(included) = self.offered.take() {
             self.bytes = self.bytes.saturating_sub(included.block_bytes);
-            self.push(run.waiting);
         }
         let block_gas = *self.block_gas.get_or_insert(gas_available);
         if gas_available < LEAST_GAS {
             return None;
         }
-        while let Some(run) = self.best.pop() {
-            let Some(first) = run.waiting.front() else {
+        loop {
+            if self.chunk.is_empty() {
+                self.fill();
+            }
+            let first = self.chunk.pop_front()?;
+            // It has been put back with the one of its sender that was passed over.
+            if self.passed.contains(&first.tx.signer()) {
                 continue;
-            };
+            }
             let gas_limit = first.tx.gas_limit();
             // Blocks have become smaller since it was taken.
             if gas_limit > block_gas {
                 let reason = format!("exceeds block gas limit: {gas_limit} above {block_gas}");
                 self.rejected.push((first.hash, reason));
+                self.pass(&first);
                 continue;
             }
             // Too large for what is left of this block: the sender waits for the next one.
             if gas_limit > gas_available || first.block_bytes > self.bytes {
+                self.pass(&first);
                 continue;
             }
             let tx = first.tx.clone();
-            self.offered = Some(run);
+            self.offered = Some(first);
             return Some(tx);
         }
-        None
     }
 
     fn skipped(&mut self, _: Recovered<Tx>, why: Skipped) {
-        // The sender's later transactions need this one's nonce: the whole run waits or goes.
-        let Some(first) = self
-            .offered
-            .take()
-            .and_then(|mut run| run.waiting.pop_front())
-        else {
+        // The sender's later transactions need this one's nonce: they wait with it or until it is replaced.
+        let Some(first) = self.offered.take() else {
             return;
         };
         let unpayable = matches!(
@@ -171,5 +163,6 @@ impl TransactionSource for Selection {
         if unpayable || matches!(why, Skipped::Never(_)) {
             self.rejected.push((first.hash, why.to_string()));
         }
+        self.pass(&first);
     }
 }

@@ -1,7 +1,8 @@
 use super::*;
 
+use crate::transaction::TxError;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 
 use alloy_consensus::{SignableTransaction as _, TxEip1559};
 use alloy_primitives::{Signature, TxKind};
@@ -42,8 +43,10 @@ fn rich(nonce: u64) -> SenderState {
 }
 
 fn add(pool: &Pool, tx: Recovered<Tx>, state: SenderState) -> Result<B256, Refusal> {
-    let Ok(added) = pool.add(tx, 0, |_| Ok::<_, Infallible>(state));
-    added.map(|pooled| pooled.hash)
+    let mut candidate = Candidate::new(tx);
+    candidate.set_sender(state);
+    let mut added = pool.add(u64::MAX, vec![candidate]).expect("up to date");
+    added.pop().unwrap().map(|pooled| pooled.hash)
 }
 
 /// Takes a block's worth from the pool and tells it the nonces afterwards.
@@ -60,7 +63,11 @@ fn take_block(
         included.push((tx.signer(), tx.nonce()));
         nonces.insert(tx.signer(), tx.nonce() + 1);
     }
-    pool.advance(nonces.iter().map(|(sender, nonce)| (*sender, rich(*nonce))));
+    drop(selection);
+    pool.advance(
+        1,
+        nonces.iter().map(|(sender, nonce)| (*sender, rich(*nonce))),
+    );
     included
 }
 
@@ -97,6 +104,8 @@ proptest! {
             prop_assert_eq!(order, (0..*count).collect::<Vec<_>>());
         }
         prop_assert_eq!(pool.status(), PoolStatus::default());
+        let inner = pool.inner.lock();
+        prop_assert_eq!([&inner.heads, &inner.held_tails, &inner.ready_tails].map(|index| index.len()), [0; 3]);
     }
 }
 
@@ -172,7 +181,10 @@ fn each_bound_refuses_with_its_reason() {
     add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
     assert_eq!(
         add(&pool, tx(0, 2, 10, 1), rich(0)),
-        Err(Refusal::SenderFull(2))
+        Err(Refusal::SenderFull {
+            transactions: 2,
+            bytes: 2 * size
+        })
     );
     add(&pool, tx(1, 0, 10, 1), rich(0)).unwrap();
     assert_eq!(
@@ -242,7 +254,7 @@ fn all_that_a_sender_has_waiting_must_be_covered() {
     );
     // What a block leaves uncovered goes, so that it cannot block the queue.
     add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
-    let dropped = pool.advance([(sender(0), state)]);
+    let dropped = pool.advance(1, [(sender(0), state)]);
     assert_eq!((dropped.len(), pool.status().ready), (1, 1));
 }
 
@@ -371,7 +383,7 @@ fn what_a_block_used_counts_no_more_even_before_the_pool_is_told_of_the_block() 
     let next = add(&pool, tx(0, 1, 10, 1), balance(1)).unwrap();
     assert!(pool.get(&used).is_none() && pool.get(&next).is_some());
     assert_eq!((pool.status().ready, pool.status().held), (1, 0));
-    assert!(pool.advance([(sender(0), balance(1))]).is_empty());
+    assert!(pool.advance(1, [(sender(0), balance(1))]).is_empty());
     assert_eq!(pool.status().ready, 1);
 }
 
@@ -406,4 +418,174 @@ fn a_full_block_of_small_typed_transactions_is_not_larger_than_a_block_may_be() 
         },
     };
     assert!(alloy_rlp::encode(&block).len() <= crate::header::MAX_BLOCK_SIZE);
+}
+
+proptest! {
+    #[test]
+    fn the_price_index_orders_by_what_is_paid_whatever_way_the_base_fee_went(
+        prices in prop::collection::vec((0_u128..40, 0_u128..40), 1..40),
+        base_fees in prop::collection::vec(0_u64..45, 1..8),
+        removed in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut index = super::price::PriceIndex::default();
+        let pool = Pool::new(PoolLimits::default());
+        let mut all: Vec<_> = prices
+            .iter()
+            .zip(0..)
+            .map(|((cap, tip), from)| {
+                let hash = add(&pool, tx(from, 0, *cap, *tip.min(cap)), rich(0)).unwrap();
+                pool.get(&hash).unwrap()
+            })
+            .collect();
+        for pooled in &all {
+            index.insert(pooled);
+        }
+        let mut removed = removed.iter();
+        for base_fee in base_fees {
+            index.set_base_fee(base_fee);
+            if removed.next() == Some(&true) && all.len() > 1 {
+                index.remove(&all.remove(0));
+            }
+            let key = |pooled: &Arc<Pooled>| (pooled.tip(base_fee), std::cmp::Reverse(pooled.arrival));
+            let best = all.iter().max_by_key(|pooled| key(pooled)).unwrap();
+            if best.tip(base_fee).is_some() {
+                prop_assert_eq!(index.best(), Some((key(best), best.tx.signer())));
+            } else {
+                prop_assert_eq!(index.best().map(|(rank, _)| rank.0), Some(None));
+            }
+            // Of those that do not pay the base fee the lowest cap goes first.
+            let worst = all
+                .iter()
+                .min_by_key(|pooled| {
+                    let (tip, arrival) = key(pooled);
+                    (tip, tip.is_none().then(|| pooled.tx.max_fee_per_gas()), arrival)
+                })
+                .unwrap();
+            prop_assert_eq!(index.worst(), Some((key(worst), worst.tx.signer())));
+            prop_assert_eq!(index.len(), all.len());
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_gives_up_its_last_transaction_for_one_that_closes_its_gap() {
+    let pool = Pool::new(PoolLimits {
+        per_sender: 2,
+        ..PoolLimits::default()
+    });
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    let last = add(&pool, tx(0, 5, 10, 1), rich(0)).unwrap();
+    assert!(matches!(
+        add(&pool, tx(0, 6, 10, 1), rich(0)),
+        Err(Refusal::SenderFull { .. })
+    ));
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    assert!(pool.get(&last).is_none());
+    assert_eq!((pool.status().ready, pool.status().held), (2, 0));
+    assert_eq!(pool.status().displaced, 1);
+}
+
+#[test]
+fn the_bytes_of_one_sender_are_bounded() {
+    let size = pooled_size();
+    let pool = Pool::new(PoolLimits {
+        per_sender_bytes: 2 * size,
+        ..PoolLimits::default()
+    });
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    assert_eq!(
+        add(&pool, tx(0, 2, 10, 1), rich(0)),
+        Err(Refusal::SenderFull {
+            transactions: 2,
+            bytes: 2 * size
+        })
+    );
+    add(&pool, tx(1, 0, 10, 1), rich(0)).unwrap();
+}
+
+#[test]
+fn what_is_in_a_block_in_flight_is_offered_to_no_other_and_neither_replaced_nor_displaced() {
+    let pool = Pool::new(PoolLimits {
+        transactions: 2,
+        ..PoolLimits::default()
+    });
+    let first = add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    let mut selection = pool.select(0, 0);
+    assert!(selection.next(10 * GAS).is_some() && selection.next(10 * GAS).is_none());
+    drop(selection);
+    add(&pool, tx(0, 1, 10, 1), rich(0)).unwrap();
+    assert_eq!(
+        add(&pool, tx(0, 0, 100, 100), rich(0)),
+        Err(Refusal::NonceTooLow { next: 1, found: 0 })
+    );
+    // The only one that can go is the second of sender 0.
+    add(&pool, tx(1, 0, 10, 5), rich(0)).unwrap();
+    assert!(pool.get(&first).is_some());
+    assert!(matches!(
+        add(&pool, tx(2, 0, 10, 3), rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+    let mut selection = pool.select(0, 0);
+    assert_eq!(
+        selection.next(10 * GAS).map(|tx| tx.signer()),
+        Some(sender(1))
+    );
+    assert!(selection.next(10 * GAS).is_none());
+}
+
+#[test]
+fn a_selection_that_is_dropped_gives_back_what_it_has_not_used() {
+    let pool = Pool::new(PoolLimits::default());
+    for from in 0..5 {
+        for nonce in 0..3 {
+            add(&pool, tx(from, nonce, 10, 1), rich(0)).unwrap();
+        }
+    }
+    let mut selection = pool.select(0, 0);
+    for _ in 0..4 {
+        selection.next(100 * GAS).unwrap();
+    }
+    // The last one offered may not have been executed.
+    drop(selection);
+    let mut selection = pool.select(0, 0);
+    let rest = core::iter::from_fn(|| selection.next(100 * GAS)).count();
+    assert_eq!(rest, 15 - 3);
+}
+
+#[test]
+fn a_pool_full_of_others_is_as_it_was_when_a_large_transaction_finds_too_little_room() {
+    let size = pooled_size();
+    let pool = Pool::new(PoolLimits {
+        bytes: 100 * size,
+        displaced: 3,
+        ..PoolLimits::default()
+    });
+    for from in 0..100 {
+        // Every second one is held.
+        add(&pool, tx(from, u64::from(from % 2), 10, 1), rich(0)).unwrap();
+    }
+    let before = pool.status();
+    let large = TxEip1559 {
+        max_fee_per_gas: 100,
+        max_priority_fee_per_gas: 100,
+        input: vec![1; 4 * size].into(),
+        ..TxEip1559::default()
+    };
+    let large = Recovered::new_unchecked(
+        large.into_signed(Signature::test_signature()).into(),
+        sender(200),
+    );
+    assert!(matches!(
+        add(&pool, large, rich(0)),
+        Err(Refusal::Full { .. })
+    ));
+    assert_eq!(pool.status(), before);
+    let (ready, held) = pool.content();
+    assert_eq!((ready.len(), held.len()), (50, 50));
+}
+
+fn pooled_size() -> usize {
+    use alloy_eips::eip2718::Encodable2718 as _;
+    tx(0, 0, 10, 1).inner().encode_2718_len()
 }

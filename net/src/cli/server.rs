@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zvm_engine::chain::Chain;
 use zvm_engine::genesis::Genesis;
+use zvm_engine::ingress::Senders;
 use zvm_engine::node::{Node, NodeSettings};
 use zvm_engine::pool::PoolLimits;
 use zvm_engine::requests::REQUEST_CONTRACTS;
@@ -71,7 +72,11 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
     };
     let jit = tier::of_node(settings)?;
     let runner = jit.clone().map(|jit| jit as Arc<dyn FrameRunner>);
-    let chain = Arc::new(open_chain(settings, &accounts)?.with_runner(runner));
+    let chain = Arc::new(
+        open_chain(settings, &accounts)?
+            .with_runner(runner)
+            .with_senders(Arc::new(Senders::with_capacity(settings.sender_cache))),
+    );
     let node_settings = NodeSettings {
         block_time: (settings.block_time > 0).then(|| Duration::from_secs(settings.block_time)),
         gas_limit: (settings.block_gas_limit > 0).then_some(settings.block_gas_limit),
@@ -79,9 +84,15 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
             transactions: settings.pool_max_transactions,
             bytes: settings.pool_max_bytes,
             per_sender: settings.pool_max_per_sender,
+            per_sender_bytes: settings.pool_max_bytes_per_sender,
+            transaction_bytes: settings.pool_max_transaction_bytes,
+            displaced: settings.pool_max_displaced,
+            price_bump: settings.pool_price_bump.into(),
+            min_priority_fee: settings.pool_min_priority_fee.into(),
             held_lifetime: Duration::from_secs(settings.pool_held_seconds),
-            ..PoolLimits::default()
         },
+        in_flight: settings.blocks_in_flight,
+        gather: Duration::from_millis(settings.block_gather),
         ..NodeSettings::default()
     };
     // Before the address is printed, so that whoever reads it can end the node at once.
@@ -94,6 +105,7 @@ async fn serve(settings: &Settings) -> eyre::Result<()> {
         transactions: settings.rpc_max_transactions,
         proof_changes: settings.rpc_max_proof_changes,
         concurrent: settings.rpc_max_concurrent,
+        sync_wait: Duration::from_millis(settings.rpc_max_sync_wait),
     };
     let module = Rpc::new(Arc::clone(&node), accounts.clone(), limits).into_module()?;
     let serving = match Serving::start(module, settings).await {

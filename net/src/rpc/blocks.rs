@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, U64};
+use serde_json::value::RawValue;
 use zvm_engine::pool::Pooled;
 
 use super::args::{Args, BlockRef, BlockTag};
@@ -135,8 +136,16 @@ pub(super) fn raw_transaction_by_hash(rpc: &Rpc, mut args: Args) -> Reply {
 /// `eth_getTransactionReceipt`
 pub(super) fn receipt(rpc: &Rpc, mut args: Args) -> Reply {
     let hash = args.required::<B256>(0)?;
-    let found = locate(&rpc.view()?, &hash)?;
-    reply(&found.and_then(|(block, index)| {
+    match receipt_of(rpc, &hash)? {
+        Some(receipt) => Ok(receipt),
+        None => reply(&()),
+    }
+}
+
+/// The receipt of a transaction whose block is durable.
+pub(super) fn receipt_of(rpc: &Rpc, hash: &B256) -> Result<Option<Box<RawValue>>, RpcError> {
+    let found = locate(&rpc.view()?, hash)?;
+    let receipt = found.and_then(|(block, index)| {
         let first_log = block
             .receipts
             .iter()
@@ -144,7 +153,8 @@ pub(super) fn receipt(rpc: &Rpc, mut args: Args) -> Reply {
             .map(|receipt| receipt.logs.len() as u64)
             .sum();
         shape::receipt(&block, index, first_log)
-    }))
+    });
+    receipt.as_ref().map(reply).transpose()
 }
 
 /// `eth_getBlockReceipts`

@@ -1,6 +1,6 @@
 //! Errors as JSON-RPC tells them.
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes, U64};
 use jsonrpsee::types::ErrorObjectOwned;
 use zvm_engine::node::SubmitError;
 use zvm_engine::simulate::SimulateError;
@@ -28,6 +28,22 @@ pub enum RpcError {
         /// What the call returned.
         output: Bytes,
     },
+    /// 4 (EIP-7966): the transaction is in the pool, and no block had it in time.
+    #[error("the transaction was added to the pool but was not in a block within {millis} ms")]
+    NotInTime {
+        /// Its hash.
+        hash: B256,
+        /// How long it was waited for.
+        millis: u64,
+    },
+    /// 6 (EIP-7966): the transaction is held in the pool behind a gap of its sender's nonces.
+    #[error("the transaction is held behind a nonce gap: expected nonce {expected}")]
+    NonceGap {
+        /// Its hash.
+        hash: B256,
+        /// The nonce that would close the gap, or begin to.
+        expected: u64,
+    },
     /// −32603: the node failed.
     #[error("internal error: {0}")]
     Internal(String),
@@ -41,6 +57,8 @@ impl RpcError {
             Self::Refused(_) => -32000,
             Self::TooLarge(_) => -32005,
             Self::Reverted { .. } => 3,
+            Self::NotInTime { .. } => 4,
+            Self::NonceGap { .. } => 6,
             Self::Internal(_) => -32603,
         }
     }
@@ -50,6 +68,11 @@ impl From<RpcError> for ErrorObjectOwned {
     fn from(error: RpcError) -> Self {
         let data = match &error {
             RpcError::Reverted { output, .. } => Some(output.clone()),
+            RpcError::NotInTime { hash, .. } => Some((*hash).into()),
+            RpcError::NonceGap { expected, .. } => {
+                let data = Some(U64::from(*expected));
+                return Self::owned(error.code(), error.to_string(), data);
+            }
             _ => None,
         };
         Self::owned(error.code(), error.to_string(), data)

@@ -1,6 +1,9 @@
 //! The table of methods: registration and documentation come from it.
 
+use std::sync::Arc;
+
 use super::args::Args;
+use super::send_sync::{self, Waiting};
 use super::{Reply, Rpc, blocks, execute, fees, history, logs, other, send, state};
 
 /// A method.
@@ -24,6 +27,8 @@ pub(super) enum Run {
     Now(fn(&Rpc, Args) -> Reply),
     /// On a thread that may block, when its turn comes.
     Blocking(fn(&Rpc, Args) -> Reply),
+    /// Waits for something without a thread.
+    Waiting(fn(Arc<Rpc>, Args) -> Waiting),
 }
 
 const fn now(
@@ -58,6 +63,22 @@ const fn blocking(
     }
 }
 
+const fn waiting(
+    name: &'static str,
+    most: usize,
+    params: &'static str,
+    answers: &'static str,
+    run: fn(Arc<Rpc>, Args) -> Waiting,
+) -> Method {
+    Method {
+        name,
+        params,
+        answers,
+        most,
+        run: Run::Waiting(run),
+    }
+}
+
 /// All methods that are one request and one answer.
 #[rustfmt::skip]
 pub const METHODS: &[Method] = &[
@@ -77,6 +98,7 @@ pub const METHODS: &[Method] = &[
     blocking("eth_call", 4, "call, block?, state overrides?, block overrides?", "what the call returns; error 3 with its data if it reverts", execute::call),
     blocking("eth_estimateGas", 4, "call, block?, state overrides?, block overrides?", "the least gas limit that is enough", execute::estimate_gas),
     blocking("eth_sendRawTransaction", 1, "signed transaction", "its hash, once the pool has it", send::send_raw),
+    waiting("eth_sendRawTransactionSync", 2, "signed transaction, milliseconds?", "its receipt, once its block is durable (EIP-7966)", send_sync::send_raw_sync),
     blocking("eth_sendTransaction", 1, "transaction", "as above, signed by the node, open fields filled in", send::send),
     blocking("eth_signTransaction", 1, "transaction", "the signed transaction, not sent", send::sign_transaction),
     blocking("eth_sign", 2, "address, message", "signature of the message with the prefix of EIP-191", send::sign),

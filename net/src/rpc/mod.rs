@@ -14,11 +14,13 @@ mod methods;
 mod other;
 mod recent;
 mod send;
+mod send_sync;
 mod shape;
 mod state;
 mod subscribe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use jsonrpsee::RpcModule;
@@ -60,6 +62,8 @@ pub struct RpcLimits {
     pub proof_changes: u64,
     /// Requests that execute or read the store at once.
     pub concurrent: usize,
+    /// The longest that `eth_sendRawTransactionSync` waits.
+    pub sync_wait: Duration,
 }
 
 /// What the methods work on.
@@ -145,6 +149,15 @@ impl Rpc {
                             .and_then(|args| run(rpc, args))
                             .map_err(ErrorObjectOwned::from)
                     })?;
+                }
+                Run::Waiting(run) => {
+                    module.register_async_method(
+                        method.name,
+                        move |params, rpc, _| async move {
+                            let args = Args::new(&params, method.most)?;
+                            run(rpc, args).await.map_err(ErrorObjectOwned::from)
+                        },
+                    )?;
                 }
                 Run::Blocking(run) => {
                     module.register_async_method(

@@ -107,12 +107,12 @@ pub(super) fn txpool_content_from(rpc: &Rpc, mut args: Args) -> Reply {
     }
     let from = args.required::<Address>(0)?;
     let of_sender = |waiting: Vec<Arc<Pooled>>| {
-        let of_sender = waiting.iter().filter(|pooled| pooled.tx.signer() == from);
-        of_sender
+        waiting
+            .iter()
             .map(|pooled| (pooled.tx.nonce().to_string(), shape::pending(pooled)))
             .collect()
     };
-    let (ready, held) = rpc.node.pool().content();
+    let (ready, held) = rpc.node.pool().content_from(&from);
     reply(&Content {
         pending: of_sender(ready),
         queued: of_sender(held),

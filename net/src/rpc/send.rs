@@ -1,5 +1,6 @@
 //! Sending and signing.
 
+use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{
     EthereumTypedTransaction, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxLegacy,
 };
@@ -32,8 +33,13 @@ pub(super) fn send(rpc: &Rpc, mut args: Args) -> Reply {
     let request = args.required::<TransactionRequest>(0)?;
     // Two requests of one account must not choose one nonce.
     let _sending = rpc.sending.lock();
+    let from = request.from;
     let tx = sign_request(rpc, request)?;
-    reply(&rpc.node.submit(tx)?)
+    let hash = match from {
+        Some(from) => rpc.node.submit_signed(Recovered::new_unchecked(tx, from))?,
+        None => rpc.node.submit(tx)?,
+    };
+    reply(&hash)
 }
 
 /// `eth_signTransaction`

@@ -172,6 +172,7 @@ mod tests {
             transactions: 1,
             proof_changes: 1,
             concurrent: 1,
+            sync_wait: std::time::Duration::from_secs(60),
         };
         let module = Rpc::new(Arc::clone(&node), accounts, limits)
             .into_module()
