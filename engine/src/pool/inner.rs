@@ -319,6 +319,14 @@ impl Inner {
     }
 
     pub(super) fn advance(&mut self, sender: Address, state: SenderState) -> Vec<Arc<Pooled>> {
+        // Whoever submitted may have seen a later block already: what an earlier one left is out of date.
+        if self
+            .queues
+            .get(&sender)
+            .is_none_or(|queue| queue.start() > state.nonce)
+        {
+            return Vec::new();
+        }
         // What the balance no longer covers would block the queue: the last nonces go first.
         let changed = self.change(sender, |queue| {
             let used = queue.advance(state.nonce);

@@ -181,7 +181,7 @@ impl Queue {
         self.remove(nonce)
     }
 
-    /// Moves the account's nonce and gives back what is below it.
+    /// Moves the account's nonce, which never goes back, and gives back what is below it.
     pub(super) fn advance(&mut self, nonce: u64) -> Vec<Arc<Pooled>> {
         if nonce != self.start {
             self.changed = Instant::now();
@@ -191,14 +191,8 @@ impl Queue {
         for pooled in &gone {
             self.forget(pooled);
         }
-        // A nonce that went back (the chain was unwound) opens a gap before everything that waits.
-        if nonce < self.start {
-            self.ready_end = nonce;
-            self.taken = nonce;
-        } else {
-            self.ready_end = self.ready_end.max(nonce);
-            self.taken = self.taken.max(nonce);
-        }
+        self.ready_end = self.ready_end.max(nonce);
+        self.taken = self.taken.max(nonce);
         self.start = nonce;
         self.extend_ready();
         gone

@@ -589,3 +589,18 @@ fn pooled_size() -> usize {
     use alloy_eips::eip2718::Encodable2718 as _;
     tx(0, 0, 10, 1).inner().encode_2718_len()
 }
+
+#[test]
+fn an_earlier_block_told_of_late_does_not_offer_again_what_is_in_flight() {
+    let pool = Pool::new(PoolLimits::default());
+    add(&pool, tx(0, 0, 10, 1), rich(0)).unwrap();
+    // The submitter has seen the block with nonce 0 before the pool is told of any.
+    add(&pool, tx(0, 1, 10, 1), rich(1)).unwrap();
+    let mut selection = pool.select(0, 0);
+    assert!(selection.next(10 * GAS).is_some() && selection.next(10 * GAS).is_none());
+    drop(selection);
+    pool.advance(1, [(sender(0), rich(0))]);
+    pool.advance(2, [(sender(0), rich(1))]);
+    assert!(!pool.has_next());
+    assert_eq!(pool.status().ready, 1);
+}
