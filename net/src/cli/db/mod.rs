@@ -193,8 +193,8 @@ impl StatsArgs {
                 last: journal.last,
                 merged: journal.merged,
                 replayed: store.recovery().replayed,
-                overlay_entries: journal.overlay_entries as u64,
-                overlay_bytes: journal.overlay_bytes as u64,
+                overlay_entries: journal.overlay_entries,
+                overlay_bytes: journal.overlay_bytes,
             },
             tables: tables
                 .into_iter()
