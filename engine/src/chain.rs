@@ -324,6 +324,15 @@ impl Chain {
         let senders = self.recover_senders(&body.transactions)?;
 
         let snapshot = self.store.snapshot()?;
+        if let Some((_, found)) = zvm_storage::head(&*snapshot)?
+            && found != head.hash
+        {
+            // Executed on another state the block would look wrong.
+            return Err(ChainError::NotOnHead {
+                parent: header.parent_hash,
+                head: found,
+            });
+        }
         validate_ommers(&self.spec, &*snapshot, header, &body.ommers)?
             .map_err(HeaderError::from)?;
         let transactions: Vec<_> = body
@@ -331,11 +340,14 @@ impl Chain {
             .iter()
             .zip(senders.iter().copied())
             .collect();
-        let readers = StoreReaders::new(&*self.store, &self.codes, fork);
+        let readers = match self.parallel.workers.get() {
+            1 => None,
+            workers => StoreReaders::of(&*snapshot, workers, &self.codes, fork)?,
+        };
         let settled = self.settle(&*snapshot, fork, header, body, &mut |executor, root| {
-            if self.parallel.workers.get() > 1 {
+            if let Some(readers) = &readers {
                 let mode = Mode::Following;
-                executor.transact_all(&transactions, &readers, &self.parallel, mode, &mut ())?;
+                executor.transact_all(&transactions, readers, &self.parallel, mode, &mut ())?;
                 return Ok(());
             }
             for (tx, sender) in &transactions {
@@ -357,6 +369,7 @@ impl Chain {
             receipts: &receipts,
             senders: &senders,
         };
+        drop(readers);
         self.commit(&head, snapshot, batch, &record)?;
         Ok(Imported {
             block,

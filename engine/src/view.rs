@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, map::B256Map};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use zvm_runtimes::evm::{BlockState, Fork, ReadError, Slot, StateReader};
 use zvm_runtimes::revm::bytecode::Bytecode;
 use zvm_runtimes::revm::state::AccountInfo;
-use zvm_storage::{AccountChange, Snapshot, StateDiff, Store};
+use zvm_storage::{AccountChange, Snapshot, StateDiff, StoreError};
 
 use crate::parallel::Readers;
 
@@ -184,24 +184,42 @@ impl StateReader for StateView<'_> {
     }
 }
 
-/// Readers of a store for several threads. They show the same as long as nobody writes to the store.
+/// Readers of one snapshot for several threads: whatever is written to the store meanwhile, all show the same.
 pub struct StoreReaders<'a> {
-    store: &'a dyn Store,
+    forks: Mutex<Vec<Box<dyn Snapshot + Send + 'a>>>,
     codes: &'a CodeCache,
     fork: Fork,
 }
 
 impl<'a> StoreReaders<'a> {
-    /// See [`StateView::new`] and [`StateView::with_fork`].
-    pub fn new(store: &'a dyn Store, codes: &'a CodeCache, fork: Fork) -> Self {
-        Self { store, codes, fork }
+    /// Readers for so many threads. `None`: the snapshot is for one thread. See [`StateView::new`] and
+    /// [`StateView::with_fork`].
+    ///
+    /// # Errors
+    /// [`StoreError::Lmdb`].
+    pub fn of(
+        snapshot: &'a dyn Snapshot,
+        threads: usize,
+        codes: &'a CodeCache,
+        fork: Fork,
+    ) -> Result<Option<Self>, StoreError> {
+        let forks: Result<Option<Vec<_>>, _> = (0..threads)
+            .map(|_| snapshot.fork().transpose())
+            .collect::<Option<Result<_, _>>>()
+            .transpose();
+        Ok(forks?.map(|forks| Self {
+            forks: Mutex::new(forks),
+            codes,
+            fork,
+        }))
     }
 }
 
 impl Readers for StoreReaders<'_> {
     fn open(&self) -> Result<Box<dyn StateReader + '_>, ReadError> {
+        let free = self.forks.lock().pop();
         Ok(Box::new(OwnView {
-            snapshot: self.store.snapshot().map_err(ReadError::new)?,
+            snapshot: free.ok_or_else(|| ReadError::new("more threads read than were foreseen"))?,
             codes: self.codes,
             fork: self.fork,
         }))
@@ -210,7 +228,7 @@ impl Readers for StoreReaders<'_> {
 
 /// A [`StateView`] with a snapshot of its own.
 struct OwnView<'a> {
-    snapshot: Box<dyn Snapshot + 'a>,
+    snapshot: Box<dyn Snapshot + Send + 'a>,
     codes: &'a CodeCache,
     fork: Fork,
 }
