@@ -24,7 +24,7 @@ use zvm_engine::chain::{Chain, ChainError, Imported};
 use zvm_engine::node::{Node, NodeSettings, Notice};
 use zvm_engine::pool::PoolLimits;
 use zvm_engine::transaction;
-use zvm_storage::{Durability, LmdbOptions, LmdbStore, Store, StoreError};
+use zvm_storage::{Durability, JournaledOptions, JournaledStore, Store, StoreError};
 
 pub use page::page;
 pub use workload::Workload;
@@ -168,10 +168,9 @@ pub fn run(options: &Options) -> Result<LoadReport, LoadError> {
 
 /// The store of the node.
 fn open(folder: &std::path::Path, durability: Durability) -> Result<Arc<dyn Store>, LoadError> {
-    Ok(Arc::new(LmdbStore::open(LmdbOptions {
-        durability,
-        ..LmdbOptions::new(folder)
-    })?))
+    let mut options = JournaledOptions::new(folder);
+    options.state.durability = durability;
+    Ok(Arc::new(JournaledStore::open(options)?))
 }
 
 /// Wall and processor seconds of a sender's recovery, by all cores.
