@@ -38,6 +38,14 @@ pub struct StorageArgs {
     /// Blocks of transfers over which memory is watched; 0 leaves that out.
     #[arg(long, default_value = "2000")]
     pub transfer_blocks: u32,
+    /// Accounts in the states whose root is computed after a block, one after the other; 0 leaves that out.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_delimiter = ',',
+        default_value = "10000,100000,1000000"
+    )]
+    pub root_accounts: Vec<u64>,
     /// Folder for the stores; made and removed [default: in the system's folder for temporary files].
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
@@ -61,6 +69,8 @@ pub struct StorageReport {
     pub readers: Readers,
     /// Memory of the process over many blocks.
     pub memory: Option<Memory>,
+    /// The state root of a block.
+    pub root: Option<root::Root>,
     /// Resident memory at the end, in MB.
     pub rss_mb: f64,
     /// Bytes of file.
@@ -79,11 +89,11 @@ pub struct BytesPer {
 /// Measures.
 ///
 /// # Errors
-/// Those of the stores; of the folder.
+/// Those of the stores; of the folder; of the blocks whose roots are computed.
 pub fn storage(
     args: &StorageArgs,
     progress: &mut dyn FnMut(&str),
-) -> Result<StorageReport, StoreError> {
+) -> Result<StorageReport, root::RootBenchError> {
     let parent = args.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::tempdir_in(&parent).map_err(|source| StoreError::Io {
         op: "make a folder in",
@@ -120,8 +130,20 @@ pub fn storage(
             (Some(memory), Some(bytes))
         }
     };
+    progress("roots");
+    let root = match args.root_accounts.contains(&0) {
+        true => None,
+        false => {
+            let options = root::Options {
+                accounts: args.root_accounts.clone(),
+                ..root::Options::default()
+            };
+            Some(root::run(&path("roots"), &options)?)
+        }
+    };
     Ok(StorageReport {
         entries: args.entries,
+        root,
         commit,
         merge,
         read_ns,
