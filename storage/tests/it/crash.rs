@@ -14,9 +14,14 @@ const KILLS: u32 = 20;
 
 /// Round `round` of the writer: it touches old and new accounts, so that pages are freed and used again.
 fn diff(round: u64) -> StateDiff {
+    changes(round, 255)
+}
+
+/// Changes, wipes and deletes some of the first `among` accounts, always the same in a round.
+pub(crate) fn changes(round: u64, among: u8) -> StateDiff {
     let account = |n: u64| {
         let hash = alloy_primitives::keccak256((round * 7 + n).to_be_bytes());
-        let address = Address::from_word(B256::with_last_byte(hash[0]));
+        let address = Address::from_word(B256::with_last_byte(hash[0] % among));
         let info = AccountInfo {
             nonce: round,
             ..AccountInfo::default()

@@ -1,5 +1,6 @@
+use crate::crash::changes;
 use crate::{dump, open, open_journaled, small_journaled};
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, U256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -39,26 +40,7 @@ fn quick_folder() -> tempfile::TempDir {
 
 /// Round `round` changes, wipes and deletes accounts of a small set.
 fn diff(round: u64) -> StateDiff {
-    let account = |n: u64| {
-        let hash = alloy_primitives::keccak256((round * 7 + n).to_be_bytes());
-        let address = Address::from_word(B256::with_last_byte(hash[0] % 60));
-        let info = AccountInfo {
-            nonce: round,
-            ..AccountInfo::default()
-        };
-        let change = AccountChange {
-            info: (hash[1] > 40).then_some(info),
-            wipe_storage: hash[2] < 30,
-            slots: (0..u64::from(hash[3] % 16))
-                .map(|slot| (U256::from(slot + n), U256::from(round % 3)))
-                .collect(),
-        };
-        (address, change)
-    };
-    StateDiff {
-        accounts: (0..20).map(account).collect(),
-        codes: BTreeMap::new(),
-    }
+    changes(round, 60)
 }
 
 /// Commits a round to each store; all must have the same state before.
